@@ -1,0 +1,1 @@
+"""edgelm: language models that are proven to fit a phone."""

@@ -1,0 +1,87 @@
+"""The errors a user can mend: what went wrong, where, what is allowed, and the command to run next.
+
+Every error that reaches the command line is an `EdgeLMError`; the command line prints its four parts and exits with `exit_code`.
+Anything else that escapes is a bug.
+"""
+
+from __future__ import annotations
+
+
+class EdgeLMError(Exception):
+    """Base of the errors a user can mend.
+
+    Args:
+        what: One sentence that says what is wrong and where (file, key, layer), with the value that was met.
+        allowed: What would have been accepted; empty when that is plain from `what`.
+        fix: The next command or edit; empty when there is none.
+
+    Example:
+        >>> print(EdgeLMError("recipe int9 is not known", allowed="int8, int4", fix="edgelm recipes"))
+        recipe int9 is not known
+          allowed: int8, int4
+          next: edgelm recipes
+    """
+
+    exit_code = 1
+
+    def __init__(self, what: str, *, allowed: str = "", fix: str = "") -> None:
+        super().__init__(what)
+        self.what = what
+        self.allowed = allowed
+        self.fix = fix
+
+    def __str__(self) -> str:
+        lines = [self.what]
+        if self.allowed:
+            lines.append(f"  allowed: {self.allowed}")
+        if self.fix:
+            lines.append(f"  next: {self.fix}")
+        return "\n".join(lines)
+
+
+class SourceError(EdgeLMError):
+    """The model file cannot be read: missing, truncated, corrupt, of another kind, weights only."""
+
+
+class UnsafeModelError(SourceError):
+    """Reading the model would execute code from the file (Lambda, custom objects, pickles)."""
+
+
+class UnsupportedModelError(EdgeLMError):
+    """The model was read, but it is no language model edgelm can convert, or a step cannot be done to it."""
+
+
+class TokenizerError(EdgeLMError):
+    """A tokenizer cannot be read, or does not belong to the model."""
+
+
+class CorpusError(EdgeLMError):
+    """A text corpus is missing, empty or not UTF-8."""
+
+
+class RecipeError(EdgeLMError):
+    """A recipe has an unknown key, an illegal value or an illegal order of steps."""
+
+
+class ProfileError(EdgeLMError):
+    """A device profile is missing or has an unknown or illegal key."""
+
+
+class ConversionError(EdgeLMError):
+    """The converter of another framework failed; its message is translated to cause and fix."""
+
+
+class ArtifactError(EdgeLMError):
+    """An artifact folder or .tflite cannot be read or written."""
+
+
+class RuntimeFailure(EdgeLMError):
+    """A TFLite runtime refused the file or failed while running it."""
+
+
+class ContextFullError(RuntimeFailure):
+    """A transformer session has no cache slot left."""
+
+
+class MissingDependencyError(EdgeLMError):
+    """An optional package is needed; `fix` is the pip command that installs it."""

@@ -1,0 +1,1 @@
+"""From a model to the bytes of a .tflite: direct graph writers and the TFLiteConverter path."""

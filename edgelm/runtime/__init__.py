@@ -1,0 +1,1 @@
+"""Runs artifacts on ai-edge-litert or tflite-runtime: sessions, sampling."""

@@ -1,0 +1,1 @@
+"""The .tflite file: writing, reading, quantized weights, op versions."""
