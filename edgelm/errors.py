@@ -75,7 +75,7 @@ class ArtifactError(EdgeLMError):
     """An artifact folder or .tflite cannot be read or written."""
 
 
-class RuntimeFailure(EdgeLMError):
+class RuntimeFailure(EdgeLMError):  # noqa: N818 (RuntimeError is Python's)
     """A TFLite runtime refused the file or failed while running it."""
 
 

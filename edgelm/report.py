@@ -5,8 +5,22 @@ The steps of the pipeline return `Check`, `Table` and `Plot` values; this module
 
 from __future__ import annotations
 
+import dataclasses
+import html
+import json
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
+
+import rich.box
+import rich.table
+from rich.console import Console
+from rich.markup import escape
+
+from edgelm.errors import ArtifactError
+
+SCHEMA_VERSION = 1
 
 Basis = Literal["measured", "estimated", "instructions", "read"]
 """How a figure came about: measured on this machine, estimated by a model of the device, counted instructions, read from a file."""
@@ -83,3 +97,168 @@ class Report:
     def passed(self) -> bool:
         """No check failed."""
         return all(check.passed is not False for check in self.checks)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values; `from_dict` reads them back."""
+        return {"schema_version": SCHEMA_VERSION, "passed": self.passed, **dataclasses.asdict(self)}
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> Report:
+        """Reads what `to_dict` wrote.
+
+        Raises:
+            ArtifactError: Another schema version, or missing parts.
+        """
+        if plain.get("schema_version") != SCHEMA_VERSION:
+            raise ArtifactError(f"report version {plain.get('schema_version')!r}", allowed=str(SCHEMA_VERSION), fix="edgelm check ARTIFACT")
+        try:
+            return cls(
+                title=plain["title"],
+                facts=tuple((key, text) for key, text in plain["facts"]),
+                checks=tuple(Check(**check) for check in plain["checks"]),
+                tables=tuple(Table(t["title"], tuple(t["columns"]), tuple(map(tuple, t["rows"])), t["note"]) for t in plain["tables"]),
+                plots=tuple(Plot(**{**p, "labels": tuple(p["labels"]), "values": tuple(p["values"])}) for p in plain["plots"]),
+                next_commands=tuple(plain["next_commands"]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise ArtifactError(f"the report cannot be read: {error!r}", fix="edgelm check ARTIFACT") from error
+
+
+def number(value: float | str | None) -> str:
+    """A figure as text: four significant digits, thousands separated; text as it is; nothing for None.
+
+    Example:
+        >>> number(1234.5678), number(0.00012345), number("ok"), number(None)
+        ('1,235', '0.0001234', 'ok', '')
+    """
+    if value is None or isinstance(value, str):
+        return value or ""
+    if value == 0 or math.isnan(value) or math.isinf(value):
+        return f"{value:g}"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+def verdict(check: Check) -> str:
+    """PASS, FAIL or `-` when nothing was judged."""
+    return {True: "PASS", False: "FAIL", None: "-"}[check.passed]
+
+
+def render_terminal(report: Report, console: Console, *, details: bool = True) -> None:
+    """Prints the report with rich: facts, verdict table, failing checks with cause and fix, details, next commands."""
+    console.print(f"[bold]{escape(report.title)}[/bold]")
+    for key, text in report.facts:
+        console.print(f"  [dim]{escape(key):<12}[/dim] {escape(text)}")
+    grid = _grid("", ("check", "figure", "limit", "basis", "verdict"))
+    colours = {"PASS": "green", "FAIL": "bold red", "-": "dim"}
+    for check in report.checks:
+        word = verdict(check)
+        figure = f"{number(check.measured)} {check.unit}".strip()
+        limit = f"{number(check.limit)} {check.unit}".strip() if check.limit is not None else ""
+        grid.add_row(escape(check.name), escape(figure), escape(limit), check.basis, f"[{colours[word]}]{word}[/]")
+    console.print(grid)
+    for check in report.checks:
+        if check.passed is False:
+            console.print(f"[bold red]FAIL[/] {escape(check.name)}: {escape(check.cause)}")
+            console.print(f"     next: {escape(check.fix)}")
+    for table in report.tables if details else ():
+        detail = _grid(table.title, table.columns)
+        for row in table.rows:
+            detail.add_row(*(escape(cell) for cell in row))
+        console.print(detail)
+        if table.note:
+            console.print(f"  [dim]{escape(table.note)}[/dim]")
+    word = "[bold green]PASS[/]: fits" if report.passed else "[bold red]FAIL[/]: does not fit"
+    console.print(
+        f"{word} ({sum(c.passed is True for c in report.checks)} checks passed, {sum(c.passed is False for c in report.checks)} failed)"
+    )
+    if report.next_commands:
+        console.print("next:")
+        for command in report.next_commands:
+            console.print(f"  {escape(command)}", soft_wrap=True)
+
+
+def _grid(title: str, columns: tuple[str, ...]) -> rich.table.Table:
+    grid = rich.table.Table(title=escape(title) or None, title_justify="left", box=rich.box.SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        grid.add_column(escape(column), overflow="fold")
+    return grid
+
+
+def render_json(report: Report) -> bytes:
+    """The report as JSON bytes."""
+    return (json.dumps(report.to_dict(), indent=1, ensure_ascii=False) + "\n").encode("utf-8")
+
+
+STYLE = """
+body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#1b1f24;background:#fff}
+h1{font-size:1.5rem}h2{font-size:1.1rem;margin-top:2rem}table{border-collapse:collapse;width:100%}
+th,td{text-align:left;padding:.3rem .6rem;border-bottom:1px solid #d8dee4;vertical-align:top}
+.PASS{color:#1a7f37;font-weight:600}.FAIL{color:#cf222e;font-weight:600}.note{color:#59636e}code{background:#f2f4f6;padding:.1rem .3rem}
+@media(prefers-color-scheme:dark){body{background:#0d1117;color:#e6edf3}th,td{border-color:#30363d}code{background:#21262d}text{fill:#e6edf3}}
+"""
+
+
+def render_html(report: Report) -> bytes:
+    """The report as one self-contained HTML page: no script, no outside resource, plots as inline SVG."""
+    title, word = html.escape(report.title), "PASS" if report.passed else "FAIL"
+    parts = [
+        f"<h1>{title}: <span class={word}>{word}</span></h1>",
+        _html_rows(("", ""), report.facts),
+        "<h2>Verdict</h2>",
+        _html_rows(
+            ("check", "figure", "limit", "basis", "verdict"),
+            tuple(
+                (
+                    c.name,
+                    f"{number(c.measured)} {c.unit}",
+                    f"{number(c.limit)} {c.unit}" if c.limit is not None else "",
+                    c.basis,
+                    verdict(c),
+                )
+                for c in report.checks
+            ),
+        ),
+    ]
+    for check in report.checks:
+        if check.passed is False:
+            parts.append(
+                f"<p><b class=FAIL>{html.escape(check.name)}</b>: {html.escape(check.cause)} <code>{html.escape(check.fix)}</code></p>"
+            )
+    for plot in report.plots:
+        parts += [f"<h2>{html.escape(plot.title)}</h2>", _svg(plot), f"<p class=note>{html.escape(plot.note)}</p>"]
+    for table in report.tables:
+        note = f"<p class=note>{html.escape(table.note)}</p>" if table.note else ""
+        parts += [f"<h2>{html.escape(table.title)}</h2>", _html_rows(table.columns, table.rows), note]
+    if report.next_commands:
+        parts.append("<h2>Next</h2>" + "".join(f"<p><code>{html.escape(command)}</code></p>" for command in report.next_commands))
+    viewport = "<meta charset=utf-8><meta name=viewport content='width=device-width'>"
+    head = f"<!doctype html><html lang=en>{viewport}<title>{title}</title>"
+    return f"{head}<style>{STYLE}</style><body>{''.join(parts)}</body></html>\n".encode()
+
+
+def _html_rows(columns: tuple[str, ...], rows: tuple[tuple[str, ...], ...]) -> str:
+    head = "<tr>" + "".join(f"<th>{html.escape(column)}</th>" for column in columns) + "</tr>" if any(columns) else ""
+    cell = lambda text: f"<td class={text}>{text}</td>" if text in ("PASS", "FAIL") else f"<td>{html.escape(text)}</td>"  # noqa: E731
+    return f"<table>{head}{''.join('<tr>' + ''.join(map(cell, row)) + '</tr>' for row in rows)}</table>"
+
+
+def _svg(plot: Plot) -> str:
+    """Horizontal bars, 22 px each, the value behind each bar, the limit as a dashed line."""
+    left, width, row = 220, 480, 22
+    top = max([*plot.values, plot.limit or 0.0, 1e-12])
+    height = row * len(plot.values) + 24
+    marks = []
+    for i, (label, value) in enumerate(zip(plot.labels, plot.values, strict=True)):
+        y, bar = i * row + 4, max(0.0, value) / top * width
+        colour = "#cf222e" if plot.limit is not None and value > plot.limit else "#0969da"
+        marks.append(f"<text x={left - 8} y={y + 13} text-anchor=end font-size=12>{html.escape(label)}</text>")
+        marks.append(f"<rect x={left} y={y} width={bar:.1f} height={row - 6} fill='{colour}'/>")
+        marks.append(f"<text x={left + bar + 6:.1f} y={y + 13} font-size=12>{number(value)} {html.escape(plot.unit)}</text>")
+    if plot.limit is not None:
+        x = left + plot.limit / top * width
+        marks.append(f"<line x1={x:.1f} y1=0 x2={x:.1f} y2={height - 20} stroke='#cf222e' stroke-dasharray='4 3'/>")
+        marks.append(
+            f"<text x={x:.1f} y={height - 6} text-anchor=middle font-size=12>limit {number(plot.limit)} {html.escape(plot.unit)}</text>"
+        )
+    label = html.escape(plot.title, quote=True)
+    return f"<svg role=img aria-label=\"{label}\" viewBox='0 0 {left + width + 120} {height}' width='100%'>{''.join(marks)}</svg>"

@@ -47,7 +47,7 @@ class Plan:
 
 
 PLANS = {
-    "keyboard-lstm": Plan(epochs=7, batch=32, learning_rate=3e-3, warmup_steps=200, dropout=0.1, max_tokens=640),
+    "keyboard-lstm": Plan(epochs=5, batch=32, learning_rate=3e-3, warmup_steps=200, dropout=0.1, max_tokens=640),
     "chat-transformer": Plan(epochs=6, batch=16, learning_rate=3e-3, warmup_steps=200, dropout=0.05, max_tokens=512),
 }
 
@@ -70,9 +70,7 @@ def train_tokenizer(name: str, turns: Iterator[str]) -> Tokenizer:
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
         tokenizer.decoder = decoders.ByteLevel()
         alphabet = pre_tokenizers.ByteLevel.alphabet()
-        trainer = trainers.BpeTrainer(
-            vocab_size=4_000, special_tokens=[BOUNDARY], initial_alphabet=alphabet, show_progress=False
-        )
+        trainer = trainers.BpeTrainer(vocab_size=4_000, special_tokens=[BOUNDARY], initial_alphabet=alphabet, show_progress=False)
     tokenizer.normalizer = lower
     tokenizer.train_from_iterator(turns, trainer)
     return tokenizer
@@ -253,17 +251,13 @@ def loss_of(model: nn.Module, ids: torch.Tensor, targets: torch.Tensor, train: b
 
 
 def optimizers(model: nn.Module, plan: Plan) -> list[torch.optim.Optimizer]:
-    """AdamW; the transformer's matrices go to Muon, which needs fewer epochs."""
-    blocks = getattr(model, "blocks", None)
-    matrices = [p for p in blocks.parameters() if p.ndim == 2] if blocks is not None else []
+    """AdamW; the matrices of the body go to Muon, which needs fewer epochs."""
+    body = model.blocks if isinstance(model, ChatTransformer) else model.lstm
+    matrices = [p for p in body.parameters() if p.ndim == 2]
     taken = {id(p) for p in matrices}
     rest = [p for p in model.parameters() if id(p) not in taken]
-    result: list[torch.optim.Optimizer] = [
-        torch.optim.AdamW(rest, lr=plan.learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
-    ]
-    if matrices:
-        result.append(torch.optim.Muon(matrices, lr=0.02, weight_decay=0.05))
-    return result
+    adam = torch.optim.AdamW(rest, lr=plan.learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
+    return [adam, torch.optim.Muon(matrices, lr=0.02, weight_decay=0.05)]
 
 
 def evaluate(model: nn.Module, sequences: list[np.ndarray]) -> float:

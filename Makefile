@@ -1,0 +1,41 @@
+# make demo | make test | make lint: everything is installed into .venv by the targets themselves.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.edgelm-installed
+
+.PHONY: demo test test-fast lint format quality clean
+
+demo: $(STAMP)
+	$(BIN)/edgelm convert keyboard-lstm --target android-arm64 -o build/keyboard-lstm
+
+test: $(STAMP)
+	$(BIN)/python -m pytest
+
+test-fast: $(STAMP)
+	$(BIN)/python -m pytest -m "not slow"
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(STAMP)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+$(STAMP): pyproject.toml
+	@found=$$(command -v $(PYTHON) || command -v python3); \
+	if [ -z "$$found" ] || ! "$$found" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))'; then \
+	  echo "edgelm needs Python 3.11 (tflite-runtime 2.14 and onnx2tf 1.29 meet only there)."; \
+	  echo "Get it by one of:  uv python install 3.11  |  pyenv install 3.11  |  apt-get install python3.11 python3.11-venv"; \
+	  echo "then:  make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 1; \
+	fi; \
+	"$$found" -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -e ".[all,dev]"
+	touch $@
+
+clean:
+	rm -rf build $(VENV)

@@ -1,0 +1,68 @@
+"""A Keras model as plain data: which layers, how they are wired, and the arrays they hold.
+
+Readers of files (`keras_files`, `saved_model`) produce a `KerasGraph`; the lifter (`keras_lift`) recognises language models in it.
+Nothing here depends on a Keras installation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from numpy.typing import NDArray
+
+
+class NotLiftable(Exception):  # noqa: N818 - a verdict of the lifter, not an error shown to anyone
+    """The lifter did not recognise the graph as a model family it can rebuild; the model goes the opaque way.
+
+    Attributes:
+        reason: one clause for the report, e.g. "layer 'conv1d' (Conv1D) is in no family edgelm rebuilds".
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class LayerNode:
+    """One call of one layer.
+
+    Attributes:
+        name: unique in the graph. A layer called twice gives the nodes "name" and "name#1", which hold the same arrays.
+            Layers of a nested model are named "outer/inner".
+        kind: Keras class name: "Embedding", "LSTM", "CuDNNLSTM", "MultiHeadAttention", "TFOpLambda", ...
+        config: the layer's config as its file gives it, as plain JSON values.
+        inputs: names of the producing nodes, in positional order.
+        arguments: keyword arguments of the call (use_causal_mask=True, mask=..., constants); tensors appear as
+            `{"tensor": "<node name>"}`.
+        weights: arrays in Keras' shapes by name: "kernel", "recurrent_kernel", "bias", "embeddings", "gamma", "beta";
+            of MultiHeadAttention "query/kernel", "query/bias", ...
+        wrapped: wrapper kinds around the layer, outermost first: ("TimeDistributed",), ("Bidirectional",).
+    """
+
+    name: str
+    kind: str
+    config: Mapping[str, Any]
+    inputs: tuple[str, ...]
+    arguments: Mapping[str, Any]
+    weights: Mapping[str, NDArray[Any]]
+    wrapped: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class KerasGraph:
+    """A whole model.
+
+    Attributes:
+        nodes: in topological order, InputLayer included.
+        outputs: names of the nodes whose results are the model's outputs.
+        keras_version: "3.x", "2.x" or "1.x" as the file says.
+        format: "keras", "keras-h5" or "saved-model".
+    """
+
+    nodes: tuple[LayerNode, ...]
+    outputs: tuple[str, ...]
+    keras_version: str
+    format: str

@@ -1,0 +1,1 @@
+"""Compression techniques and the one training loop they share; one technique, one file."""

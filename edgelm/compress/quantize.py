@@ -1,0 +1,28 @@
+"""Post-training quantization: decides how each weight is stored; the lowering does the rounding.
+
+Vectors (biases, norms) and position tables stay float32: they are a small part of any model and rounding them costs quality.
+"""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+
+from edgelm.recipe import Quantize
+from edgelm.spec import Encoding, LanguageModel
+
+
+def apply(model: LanguageModel, step: Quantize) -> LanguageModel:
+    """The model with an encoding for each matrix.
+
+    Example:
+        With `weights = int4-block32, embedding = int8` a tied LSTM gets `embedding.weight` int8 and
+        `layers.0.input.weight` int4-block32.
+    """
+    encodings = {name: _encoding(name, step) for name, weight in model.weights.items() if weight.ndim == 2}
+    return model.replace(encodings=encodings)
+
+
+def _encoding(name: str, step: Quantize) -> Encoding:
+    if name == "positions.weight" or any(fnmatchcase(name, pattern) for pattern in step.keep_float):
+        return Encoding.FLOAT32
+    return {"embedding.weight": step.embedding, "head.weight": step.head}.get(name, step.weights)

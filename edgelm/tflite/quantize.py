@@ -1,0 +1,200 @@
+"""Float weights to the bytes a .tflite stores, and back.
+
+All encodings are symmetric (zero point 0), as TFLite's hybrid kernels want their weights:
+https://ai.google.dev/edge/litert/conversion/tensorflow/quantization/quantization_spec
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgelm.errors import UnsupportedModelError
+from edgelm.spec import Encoding, FloatArray
+
+BLOCK_COLUMNS = 32
+"""Columns of a row that share one scale in `Encoding.INT4_BLOCK32`."""
+
+_LARGEST = {Encoding.INT8: 127, Encoding.INT4: 7, Encoding.INT4_BLOCK32: 7}
+
+# One step holds this many weights: their float32 temporaries (4 MB) stay in the cache, and 135 M weights never exist twice.
+_CHUNK_WEIGHTS = 1 << 20
+
+# XNNPACK refuses scales that are zero or subnormal, so rows without any weight get the smallest normal number.
+_SMALLEST_SCALE = {np.dtype(np.float32): float(np.finfo(np.float32).tiny), np.dtype(np.float16): float(np.finfo(np.float16).tiny)}
+
+
+@dataclass(frozen=True)
+class QuantizedTensor:
+    """A weight as the artifact stores it.
+
+    Attributes:
+        encoding: How `data` and `scales` are to be read.
+        shape: Shape of the weight, (rows, columns); (rows,) for float32 vectors.
+        data: The raw bytes, 1-D uint8; int4 values are packed over the whole tensor, low nibble first.
+        scales: float32 (rows,) for int8 and int4; float16 (rows, columns / 32) for int4-block32; None for floats.
+    """
+
+    encoding: Encoding
+    shape: tuple[int, ...]
+    data: NDArray[np.uint8]
+    scales: NDArray[Any] | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of data and scales.
+
+        Example: int8 (10000, 96) takes 960,000 + 40,000 bytes.
+        """
+        return int(self.data.nbytes) + (0 if self.scales is None else int(self.scales.nbytes))
+
+
+def quantize(weight: FloatArray, encoding: Encoding) -> QuantizedTensor:
+    """Rounds a weight to `encoding`: half to even, scale = max |w| / 127 (int8) or / 7 (int4) of each row or block.
+
+    Args:
+        weight: (rows, columns) float32 or float16, memory-mapped or not; (rows,) is taken for float32 only.
+        encoding: The encoding to store it in.
+
+    Raises:
+        UnsupportedModelError: A weight is NaN or infinite, is too large for float16, or the shape does not fit the encoding.
+
+    Example:
+        >>> q = quantize(np.array([[1.0, -0.5]], np.float32), Encoding.INT8)
+        >>> q.data.view(np.int8).tolist(), float(q.scales[0]) == np.float32(1 / 127)
+        ([127, -64], True)
+    """
+    _check_shape(weight, encoding)
+    return _QUANTIZERS[encoding](weight)
+
+
+def dequantize(q: QuantizedTensor) -> NDArray[np.float32]:
+    """The float32 weight, (rows, columns), that a runtime computes with."""
+    if q.encoding is Encoding.FLOAT32:
+        return q.data.view(np.float32).reshape(q.shape)
+    if q.encoding is Encoding.FLOAT16:
+        return q.data.view(np.float16).astype(np.float32).reshape(q.shape)
+    values = integer_values(q)  # (rows, columns)
+    if q.scales is None:
+        raise ValueError(f"a {q.encoding} tensor without scales")
+    rows, columns = values.shape
+    scales = np.asarray(q.scales, np.float32).reshape(rows, -1, 1)  # (rows, blocks, 1)
+    return (values.reshape(rows, scales.shape[1], -1) * scales).reshape(rows, columns).astype(np.float32, copy=False)
+
+
+def integer_values(q: QuantizedTensor) -> NDArray[np.int8]:
+    """The int8 values, (rows, columns), of an int8 or int4 tensor, before scales."""
+    if q.encoding is Encoding.INT8:
+        return q.data.view(np.int8).reshape(q.shape)
+    if q.encoding in (Encoding.INT4, Encoding.INT4_BLOCK32):
+        return unpack_int4(q.data, int(np.prod(q.shape))).reshape(q.shape)
+    raise ValueError(f"a {q.encoding} tensor has no integer values")
+
+
+def pack_int4(values: NDArray[np.int8]) -> NDArray[np.uint8]:
+    """Packs int8 values of [-8, 7] two to a byte, the first in the low nibble; an odd count is padded with 0.
+
+    Example:
+        >>> pack_int4(np.array([1, -1, 7], np.int8)).tolist()
+        [241, 7]
+    """
+    nibbles = np.ascontiguousarray(values).reshape(-1).view(np.uint8)
+    if nibbles.size % 2:
+        nibbles = np.append(nibbles, np.uint8(0))
+    return (nibbles[0::2] & 15) | (nibbles[1::2] << 4)
+
+
+def unpack_int4(packed: NDArray[np.uint8], count: int) -> NDArray[np.int8]:
+    """The first `count` int8 values of bytes that `pack_int4` wrote."""
+    values = np.empty(packed.size * 2, np.int8)
+    signed = packed.view(np.int8)
+    values[0::2] = (signed << 4) >> 4
+    values[1::2] = signed >> 4
+    return values[:count]
+
+
+def _check_shape(weight: FloatArray, encoding: Encoding) -> None:
+    if weight.ndim != 2 and encoding is not Encoding.FLOAT32:
+        raise UnsupportedModelError(f"a weight of shape {weight.shape} cannot be stored as {encoding}", allowed="matrices; vectors stay float32")
+    if weight.size == 0:
+        raise UnsupportedModelError(f"a weight of shape {weight.shape} has no values")
+    if encoding is Encoding.INT4_BLOCK32 and weight.shape[1] % BLOCK_COLUMNS:
+        raise UnsupportedModelError(
+            f"a weight of {weight.shape[1]} columns cannot be stored as {encoding}",
+            allowed=f"columns in multiples of {BLOCK_COLUMNS}",
+            fix="store this weight as int4 or int8",
+        )
+
+
+def _row_chunks(weight: FloatArray) -> Iterator[tuple[slice, NDArray[np.float32]]]:
+    step = max(1, _CHUNK_WEIGHTS // max(1, weight[0].size))
+    step += step % 2  # an even number of rows ends on a byte of int4 values
+    for start in range(0, weight.shape[0], step):
+        yield slice(start, min(start + step, weight.shape[0])), np.asarray(weight[start : start + step], dtype=np.float32)
+
+
+def _quantize_float32(weight: FloatArray) -> QuantizedTensor:
+    values = np.ascontiguousarray(weight, dtype=np.float32)
+    for _, chunk in _row_chunks(values.reshape(values.shape[0], -1)):
+        _require_finite(chunk)
+    return QuantizedTensor(Encoding.FLOAT32, values.shape, values.reshape(-1).view(np.uint8))
+
+
+def _quantize_float16(weight: FloatArray) -> QuantizedTensor:
+    values = np.empty(weight.shape, np.float16)
+    for rows, chunk in _row_chunks(weight):
+        _require_finite(chunk)
+        if np.abs(chunk).max() > np.finfo(np.float16).max:
+            raise UnsupportedModelError(f"a weight of {np.abs(chunk).max():g} is too large for float16", allowed="up to 65504")
+        values[rows] = chunk
+    return QuantizedTensor(Encoding.FLOAT16, weight.shape, values.reshape(-1).view(np.uint8))
+
+
+def _quantize_integer(weight: FloatArray, encoding: Encoding) -> QuantizedTensor:
+    """int8 and int4: the scales of a row's blocks, then its values; int8 and int4 have one block a row."""
+    rows, columns = weight.shape
+    blocks = columns // BLOCK_COLUMNS if encoding is Encoding.INT4_BLOCK32 else 1
+    scales = np.empty((rows, blocks), np.float16 if encoding is Encoding.INT4_BLOCK32 else np.float32)
+    data = np.empty((rows * columns * encoding.bits + 7) // 8, np.uint8)
+    for part, chunk in _row_chunks(weight):
+        blocked = chunk.reshape(chunk.shape[0], blocks, -1)  # (rows, blocks, columns of a block)
+        scales[part] = _block_scales(blocked, _LARGEST[encoding], scales.dtype)
+        values = _round_to_scale(blocked, scales[part], _LARGEST[encoding])
+        packed = values.view(np.uint8).reshape(-1) if encoding is Encoding.INT8 else pack_int4(values)
+        start = part.start * columns * encoding.bits // 8
+        data[start : start + packed.size] = packed
+    return QuantizedTensor(encoding, weight.shape, data, scales if blocks > 1 or encoding is Encoding.INT4_BLOCK32 else scales.reshape(-1))
+
+
+def _block_scales(blocked: NDArray[np.float32], largest: int, dtype: np.dtype[Any]) -> NDArray[Any]:
+    peak = np.maximum(blocked.max(axis=2), -blocked.min(axis=2))  # (rows, blocks); NaN and infinity reach the peak
+    _require_finite(peak)
+    scales = np.maximum(peak / np.float32(largest), np.float32(_SMALLEST_SCALE[dtype]))
+    if scales.max() > np.finfo(dtype).max:
+        raise UnsupportedModelError(f"a weight of {peak.max():g} needs a scale that {dtype} cannot hold")
+    return scales.astype(dtype)
+
+
+def _round_to_scale(blocked: NDArray[np.float32], scales: NDArray[Any], largest: int) -> NDArray[np.int8]:
+    scaled = blocked / scales.astype(np.float32)[:, :, None]
+    np.rint(scaled, out=scaled)
+    np.clip(scaled, -largest, largest, out=scaled)
+    return scaled.astype(np.int8)
+
+
+def _require_finite(values: NDArray[np.float32]) -> None:
+    if not np.isfinite(values).all():
+        raise UnsupportedModelError("a weight is NaN or infinite", fix="look at the training run: its last good checkpoint has finite weights")
+
+
+_QUANTIZERS: dict[Encoding, Callable[[FloatArray], QuantizedTensor]] = {
+    Encoding.FLOAT32: _quantize_float32,
+    Encoding.FLOAT16: _quantize_float16,
+    Encoding.INT8: lambda weight: _quantize_integer(weight, Encoding.INT8),
+    Encoding.INT4: lambda weight: _quantize_integer(weight, Encoding.INT4),
+    Encoding.INT4_BLOCK32: lambda weight: _quantize_integer(weight, Encoding.INT4_BLOCK32),
+}
