@@ -137,8 +137,8 @@ def _step(name: str, number: int, table: Mapping[str, Any]) -> Step:
 def shipped() -> dict[str, str]:
     """Name -> TOML text of the recipes that come with edgelm."""
     folder = resources.files("edgelm") / "recipes"
-    files = sorted(entry for entry in folder.iterdir() if entry.name.endswith(".toml"))
-    return {entry.name.removesuffix(".toml"): entry.read_text(encoding="utf-8") for entry in files}
+    files = {entry.name.removesuffix(".toml"): entry for entry in folder.iterdir() if entry.name.endswith(".toml")}
+    return {name: files[name].read_text(encoding="utf-8") for name in sorted(files)}
 
 
 def load(name_or_path: str | Path) -> Recipe:

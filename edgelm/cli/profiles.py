@@ -20,6 +20,6 @@ def command() -> None:
     for each in profile.available():
         limits = each.limits
         figures = [number(value) for value in (limits.size_mb, limits.ms_per_token, limits.peak_memory_mb)]
-        grid.add_row(each.name, each.device.description, f"{each.runtime.name} {each.runtime.version}", *figures)
+        grid.add_row(each.name, each.device.title, f"{each.runtime.name} {each.runtime.version}", *figures)
     Console().print(grid)
     click.echo("judge against one: edgelm convert MODEL --target PROFILE (a name, or the path of your own .toml)")

@@ -1,0 +1,263 @@
+"""Plain records of a TFLite model, and their FlatBuffer bytes.
+
+The layout is that of TFLite's schema.fbs (identifier `TFL3`), written with three differences from the generated object API: identical
+scales are stored once however many tensors use them; buffers of 1 KiB and more lie after the root table (`Buffer.offset` and `size`,
+64-byte aligned), so that a runtime maps the file and touches weights only when it packs them; smaller ones are 16-byte aligned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import flatbuffers
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+from numpy.typing import NDArray
+
+SCHEMA_VERSION = 3
+EXTERNAL_BYTES = 1024
+"""Buffers from this size on are stored after the root table."""
+EXTERNAL_ALIGNMENT = 64
+
+TENSOR_TYPES: Mapping[str, int] = {
+    "float32": schema.TensorType.FLOAT32,
+    "float16": schema.TensorType.FLOAT16,
+    "int32": schema.TensorType.INT32,
+    "int16": schema.TensorType.INT16,
+    "int8": schema.TensorType.INT8,
+    "int4": schema.TensorType.INT4,
+    "uint8": schema.TensorType.UINT8,
+    "int64": schema.TensorType.INT64,
+    "bool": schema.TensorType.BOOL,
+}
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """Scales of a tensor's first axis: float32 (rows,) or (1,), or the index of the float16 tensor that holds those of its blocks."""
+
+    scales: NDArray[np.float32] | None = None
+    block_scales: int = -1
+    block_size: int = 0
+
+    @property
+    def per_row(self) -> bool:
+        """More than one scale."""
+        return self.scales is None or len(self.scales) > 1
+
+
+@dataclass(frozen=True)
+class TensorRecord:
+    """A tensor of a subgraph; buffer 0 means it is computed."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    buffer: int = 0
+    quantization: Quantization | None = None
+
+
+@dataclass(frozen=True)
+class OperatorRecord:
+    """An op: builtin name, version, tensor indices (-1 for an absent optional one), generated options object or None."""
+
+    op: str
+    version: int
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    options: Any = None
+
+
+@dataclass
+class SubgraphRecord:
+    """A subgraph and the signature that names its inputs and outputs: signature name -> tensor index."""
+
+    signature: str
+    tensors: list[TensorRecord] = field(default_factory=list)
+    operators: list[OperatorRecord] = field(default_factory=list)
+    inputs: dict[str, int] = field(default_factory=dict)
+    outputs: dict[str, int] = field(default_factory=dict)
+
+
+def serialize(
+    subgraphs: Sequence[SubgraphRecord], buffers: Sequence[NDArray[np.uint8]], metadata: Mapping[str, int], description: str
+) -> bytes:
+    """The bytes of a .tflite.
+
+    Args:
+        subgraphs: Each becomes a subgraph and its signature.
+        buffers: 1-D uint8 each; number 0 is the empty buffer of computed tensors.
+        metadata: Name -> buffer index.
+        description: Of the model.
+    """
+    external = [index for index, data in enumerate(buffers) if data.nbytes >= EXTERNAL_BYTES]
+    offsets = dict.fromkeys(external, 1 << 40)  # stands in until the root table's size is known: a zero would not be written
+    root = _ModelPacker(buffers, offsets).pack(subgraphs, metadata, description)
+    position = _aligned(len(root))
+    for index in external:
+        offsets[index] = position
+        position = _aligned(position + buffers[index].nbytes)
+    pieces: list[bytes | memoryview] = [_ModelPacker(buffers, offsets).pack(subgraphs, metadata, description)]
+    end = len(root)
+    for index in external:
+        pieces += [bytes(offsets[index] - end), memoryview(np.ascontiguousarray(buffers[index]))]
+        end = offsets[index] + buffers[index].nbytes
+    return b"".join(pieces)
+
+
+def _aligned(position: int) -> int:
+    return -(-position // EXTERNAL_ALIGNMENT) * EXTERNAL_ALIGNMENT
+
+
+class _ModelPacker:
+    """Packs one root table; children are written before their parents, as FlatBuffers wants it."""
+
+    def __init__(self, buffers: Sequence[NDArray[np.uint8]], offsets: Mapping[int, int]) -> None:
+        self._builder = flatbuffers.Builder(1 << 16)
+        self._buffers = buffers
+        self._offsets = offsets
+        self._shared: dict[tuple[str, bytes], int] = {}  # (what, content) -> its place in the file
+
+    def pack(self, subgraphs: Sequence[SubgraphRecord], metadata: Mapping[str, int], description: str) -> bytes:
+        builder = self._builder
+        codes = list(dict.fromkeys((operator.op, operator.version) for graph in subgraphs for operator in graph.operators))
+        code_vector = self._offset_vector([self._operator_code(op, version) for op, version in codes])
+        graph_vector = self._offset_vector([self._subgraph(graph, codes) for graph in subgraphs])
+        signature_vector = self._offset_vector([self._signature(index, graph) for index, graph in enumerate(subgraphs)])
+        buffer_vector = self._offset_vector([self._buffer(index) for index in range(len(self._buffers))])
+        metadata_vector = self._offset_vector([self._metadata(name, index) for name, index in metadata.items()])
+        text = builder.CreateString(description)
+        schema.ModelStart(builder)
+        schema.ModelAddVersion(builder, SCHEMA_VERSION)
+        schema.ModelAddOperatorCodes(builder, code_vector)
+        schema.ModelAddSubgraphs(builder, graph_vector)
+        schema.ModelAddDescription(builder, text)
+        schema.ModelAddBuffers(builder, buffer_vector)
+        schema.ModelAddMetadata(builder, metadata_vector)
+        schema.ModelAddSignatureDefs(builder, signature_vector)
+        builder.Finish(schema.ModelEnd(builder), b"TFL3")
+        return bytes(builder.Output())
+
+    def _offset_vector(self, offsets: Sequence[int]) -> int:
+        self._builder.StartVector(4, len(offsets), 4)
+        for offset in reversed(offsets):
+            self._builder.PrependUOffsetTRelative(offset)
+        return int(self._builder.EndVector())
+
+    def _shared_vector(self, values: NDArray[Any]) -> int:
+        key = (values.dtype.str, values.tobytes())
+        if key not in self._shared:
+            self._shared[key] = self._builder.CreateNumpyVector(values)
+        return self._shared[key]
+
+    def _shared_string(self, text: str) -> int:
+        key = ("string", text.encode())
+        if key not in self._shared:
+            self._shared[key] = self._builder.CreateString(text)
+        return self._shared[key]
+
+    def _operator_code(self, op: str, version: int) -> int:
+        code = schema.OperatorCodeT()
+        code.builtinCode = getattr(schema.BuiltinOperator, op)
+        code.deprecatedBuiltinCode = min(code.builtinCode, schema.BuiltinOperator.PLACEHOLDER_FOR_GREATER_OP_CODES)
+        code.version = version
+        return int(code.Pack(self._builder))
+
+    def _buffer(self, index: int) -> int:
+        builder, data = self._builder, self._buffers[index]
+        external = index in self._offsets
+        vector = 0 if external or not data.nbytes else self._aligned_bytes(data)
+        schema.BufferStart(builder)
+        if external:
+            schema.BufferAddOffset(builder, self._offsets[index])
+            schema.BufferAddSize(builder, data.nbytes)
+        elif vector:
+            schema.BufferAddData(builder, vector)
+        return int(schema.BufferEnd(builder))
+
+    def _aligned_bytes(self, data: NDArray[np.uint8]) -> int:
+        builder = self._builder
+        builder.StartVector(1, data.nbytes, 16)  # schema.fbs: `data: [ubyte] (force_align: 16)`, which generated Python ignores
+        builder.head = builder.head - data.nbytes
+        builder.Bytes[builder.head : builder.head + data.nbytes] = data.tobytes()
+        return int(builder.EndVector())
+
+    def _metadata(self, name: str, buffer: int) -> int:
+        entry = schema.MetadataT()
+        entry.name, entry.buffer = name, buffer
+        return int(entry.Pack(self._builder))
+
+    def _signature(self, index: int, graph: SubgraphRecord) -> int:
+        entry = schema.SignatureDefT()
+        entry.signatureKey, entry.subgraphIndex = graph.signature, index
+        entry.inputs = [_tensor_map(name, tensor) for name, tensor in graph.inputs.items()]
+        entry.outputs = [_tensor_map(name, tensor) for name, tensor in graph.outputs.items()]
+        return int(entry.Pack(self._builder))
+
+    def _subgraph(self, graph: SubgraphRecord, codes: Sequence[tuple[str, int]]) -> int:
+        builder = self._builder
+        tensors = self._offset_vector([self._tensor(tensor) for tensor in graph.tensors])
+        numbers = {code: number for number, code in enumerate(codes)}
+        operators = self._offset_vector([self._operator(operator, numbers) for operator in graph.operators])
+        inputs = self._shared_vector(np.array(list(graph.inputs.values()), np.int32))
+        outputs = self._shared_vector(np.array(list(graph.outputs.values()), np.int32))
+        name = self._shared_string(graph.signature)
+        schema.SubGraphStart(builder)
+        schema.SubGraphAddTensors(builder, tensors)
+        schema.SubGraphAddInputs(builder, inputs)
+        schema.SubGraphAddOutputs(builder, outputs)
+        schema.SubGraphAddOperators(builder, operators)
+        schema.SubGraphAddName(builder, name)
+        return int(schema.SubGraphEnd(builder))
+
+    def _operator(self, operator: OperatorRecord, numbers: Mapping[tuple[str, int], int]) -> int:
+        entry = schema.OperatorT()
+        entry.opcodeIndex = numbers[operator.op, operator.version]
+        entry.inputs, entry.outputs = np.array(operator.inputs, np.int32), np.array(operator.outputs, np.int32)
+        if operator.options is not None:
+            entry.builtinOptions = operator.options
+            entry.builtinOptionsType = getattr(schema.BuiltinOptions, type(operator.options).__name__.removesuffix("T"))
+        return int(entry.Pack(self._builder))
+
+    def _tensor(self, tensor: TensorRecord) -> int:
+        builder = self._builder
+        shape = self._shared_vector(np.array(tensor.shape, np.int32))
+        name = self._shared_string(tensor.name)
+        quantization = self._quantization(tensor.quantization) if tensor.quantization else 0
+        schema.TensorStart(builder)
+        schema.TensorAddShape(builder, shape)
+        schema.TensorAddType(builder, TENSOR_TYPES[tensor.dtype])
+        schema.TensorAddBuffer(builder, tensor.buffer)
+        schema.TensorAddName(builder, name)
+        if quantization:
+            schema.TensorAddQuantization(builder, quantization)
+        schema.TensorAddHasRank(builder, True)
+        return int(schema.TensorEnd(builder))
+
+    def _quantization(self, quantization: Quantization) -> int:
+        builder = self._builder
+        if quantization.scales is None:
+            blocks = schema.BlockwiseQuantizationT()
+            blocks.scales, blocks.zeroPoints, blocks.blockSize = quantization.block_scales, -1, quantization.block_size
+            details = blocks.Pack(builder)
+            schema.QuantizationParametersStart(builder)
+            schema.QuantizationParametersAddDetailsType(builder, schema.QuantizationDetails.BlockwiseQuantization)
+            schema.QuantizationParametersAddDetails(builder, details)
+            return int(schema.QuantizationParametersEnd(builder))
+        key = ("quantization", quantization.scales.tobytes())
+        if key not in self._shared:
+            scale = self._shared_vector(quantization.scales)
+            zero_point = self._shared_vector(np.zeros(len(quantization.scales), np.int64))  # runtimes want as many as scales
+            schema.QuantizationParametersStart(builder)
+            schema.QuantizationParametersAddScale(builder, scale)
+            schema.QuantizationParametersAddZeroPoint(builder, zero_point)
+            self._shared[key] = int(schema.QuantizationParametersEnd(builder))
+        return self._shared[key]
+
+
+def _tensor_map(name: str, tensor: int) -> Any:
+    entry = schema.TensorMapT()
+    entry.name, entry.tensorIndex = name, tensor
+    return entry
