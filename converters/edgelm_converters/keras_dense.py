@@ -50,6 +50,10 @@ class Affine:
         y = x @ self.weight.T
         return activate(spec_activation(self.activation), y if self.bias is None else y + self.bias)
 
+    def of_one_hot(self) -> FloatArray:
+        """Its outputs for every one-hot input: (in, out)."""
+        return activate(spec_activation(self.activation), self.weight.T + self.bias_or_zero())
+
     def bias_or_zero(self) -> FloatArray:
         """The bias, zeros where there is none: (out,)."""
         return np.zeros(self.weight.shape[0], self.weight.dtype) if self.bias is None else self.bias
@@ -60,8 +64,9 @@ class Affine:
         return dataclasses.replace(self, weight=self.weight @ first.weight, bias=bias)
 
     def scaled(self, scale: FloatArray, shift: FloatArray | None = None) -> Affine:
-        """scale * y + shift of this (linear) layer's output y; scale and shift are (out,) or ()."""
-        bias = None if self.bias is None and shift is None else self.bias_or_zero() * scale + (0 if shift is None else shift)
+        """Returns scale * y + shift of this (linear) layer's output y; scale and shift are (out,) or ()."""
+        shifted = shift is not None and bool(np.any(shift))
+        bias = None if self.bias is None and not shifted else self.bias_or_zero() * scale + (0 if shift is None else shift)
         weight = self.weight * np.broadcast_to(scale, self.weight.shape[:1])[:, None]
         return dataclasses.replace(self, weight=_float32(weight), bias=None if bias is None else _float32(bias))
 

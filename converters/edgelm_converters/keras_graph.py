@@ -33,12 +33,15 @@ class LayerNode:
         name: unique in the graph. A layer called twice gives the nodes "name" and "name#1", which hold the same arrays.
             Layers of a nested model are named "outer/inner".
         kind: Keras class name: "Embedding", "LSTM", "CuDNNLSTM", "MultiHeadAttention", "TFOpLambda", ...
-        config: the layer's config as its file gives it, as plain JSON values.
+        config: the layer's config as plain JSON values: tuples are lists, dtype policies and activations their names,
+            `batch_input_shape` is called `batch_shape`, a GRU always has `reset_after`; Keras 1 keys have their Keras 2 names.
         inputs: names of the producing nodes, in positional order.
         arguments: keyword arguments of the call (use_causal_mask=True, mask=..., constants); tensors appear as
-            `{"tensor": "<node name>"}`.
+            `{"tensor": "<node name>"}`. Positional arguments that are no tensors stand under their position: `{"1": 1.5}`.
         weights: arrays in Keras' shapes by name: "kernel", "recurrent_kernel", "bias", "embeddings", "gamma", "beta";
-            of MultiHeadAttention "query/kernel", "query/bias", ...
+            of MultiHeadAttention "query/kernel", "query/bias", "key/...", "value/...", "attention_output/..."; of an RNN over stacked
+            cells "0/kernel", "1/kernel", ...; of a Bidirectional layer "forward/kernel", "backward/kernel", ...; of a layer in no
+            table "0", "1", ... in Keras' order.
         wrapped: wrapper kinds around the layer, outermost first: ("TimeDistributed",), ("Bidirectional",).
     """
 

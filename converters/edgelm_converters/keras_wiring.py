@@ -78,6 +78,10 @@ SYNONYMS: Mapping[str, str] = {
 }
 
 
+# Numbers of a call that are no operands.
+_SWITCHES = frozenset({"axis", "depth", "maxlen", "name", "num_lower", "num_upper", "out_type", "slice_spec", "dtype", "perm"})
+
+
 class Wiring:
     """Looks up nodes and operands of a graph.
 
@@ -112,7 +116,7 @@ class Wiring:
 
         Constants are arrays; switches of the call (booleans, text, None) are left out.
         """
-        return (*node.inputs, *_arguments(node))
+        return tuple(_operands(node))
 
     def ancestors(self, name: str) -> Iterator[LayerNode]:
         """Every node that `name` depends on, itself included, each once."""
@@ -177,17 +181,30 @@ def _slice_part(node: LayerNode, part: Any) -> Any:
     raise NotLiftable(f"{node.name!r} slices by an index that the model computes")
 
 
-def _arguments(node: LayerNode) -> Iterator[Operand]:
+def _operands(node: LayerNode) -> Iterator[Operand]:
+    """Positional constants stand in `arguments` under their position, between the tensors of `inputs`."""
+    tensors = list(node.inputs)
+    constants = {int(key): value for key, value in node.arguments.items() if key.isdigit()}
+    for position in range(max(constants, default=-1) + 1 + len(tensors)):
+        if position in constants:
+            yield from () if operation(node) == "GetItem" else _values(constants[position])
+        elif tensors:
+            yield tensors.pop(0)
     for name, value in node.arguments.items():
-        tensor = _tensor(value)
-        if tensor is not None:
-            yield tensor
-        elif isinstance(value, list | tuple) and any(_tensor(item) is not None for item in value):
-            yield from (item for item in map(_tensor, value) if item is not None)
-        elif isinstance(value, int | float | list | np.ndarray) and not isinstance(value, bool) and name not in ("axis", "slice_spec"):
-            constant = _constant(value)
-            if constant is not None:
-                yield constant
+        if not name.isdigit() and name not in _SWITCHES:
+            yield from _values(value)
+
+
+def _values(value: Any) -> Iterator[Operand]:
+    """The tensors and the constant that an argument holds."""
+    tensor, constant = _tensor(value), _constant(value)
+    if tensor is not None:
+        yield tensor
+    elif constant is not None:
+        yield constant
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _values(item)
 
 
 def _tensor(value: Any) -> str | None:
@@ -195,8 +212,12 @@ def _tensor(value: Any) -> str | None:
 
 
 def _constant(value: Any) -> NDArray[Any] | None:
+    if isinstance(value, Mapping) and value.get("class_name") == "__tensor__":
+        value = value["config"]["value"]
+    if value is None or isinstance(value, bool | str | Mapping):
+        return None
     try:
         array = np.asarray(value)
-    except ValueError:  # ragged: an index, not a constant
+    except ValueError:  # ragged: no constant
         return None
     return array if array.dtype.kind in "iufb" else None

@@ -21,18 +21,21 @@ Tensor = Any
 register = tf_keras.utils.register_keras_serializable("edgelm")
 
 
-def gelu_tanh(x: Tensor) -> Tensor:
-    """The tanh approximation of GELU (Hendrycks & Gimpel 2016), elementwise."""
+def activation(name: str) -> Callable[[Tensor], Tensor]:
+    """The function of an `edgelm.spec.Activation` name; all but `gelu_tanh` are Keras' own."""
+    function: Callable[[Tensor], Tensor] = _gelu_tanh if name == "gelu_tanh" else tf_keras.activations.get(name)
+    return function
+
+
+def _gelu_tanh(x: Tensor) -> Tensor:
     return tf.nn.gelu(x, approximate=True)
 
 
-register(gelu_tanh)
-
-
-def activation(name: str) -> Callable[[Tensor], Tensor]:
-    """The Keras function of an `edgelm.spec.Activation` name."""
-    function: Callable[[Tensor], Tensor] = gelu_tanh if name == "gelu_tanh" else tf_keras.activations.get(name)
-    return function
+def dense(x: Tensor, size: int, activation: str, bias: bool, name: str) -> Tensor:
+    """A Dense layer; an activation that Keras has no name for (and could not load from `.h5`) is a layer of its own."""
+    if activation != "gelu_tanh":
+        return tf_keras.layers.Dense(size, activation, use_bias=bias, name=name)(x)
+    return GeluTanh(name=f"{name}_gelu")(tf_keras.layers.Dense(size, use_bias=bias, name=name)(x))
 
 
 class Unprunable(tf_keras.layers.Layer):  # type: ignore[misc]
@@ -114,6 +117,15 @@ class TiedHead(Unprunable):
     def get_config(self) -> dict[str, Any]:
         """Plain JSON values."""
         return {**super().get_config(), "use_bias": self.use_bias}
+
+
+@register
+class GeluTanh(Unprunable):
+    """The tanh approximation of GELU (Hendrycks & Gimpel 2016), elementwise."""
+
+    def call(self, inputs: Tensor) -> Tensor:
+        """The activation, of the input's shape."""
+        return _gelu_tanh(inputs)
 
 
 @register

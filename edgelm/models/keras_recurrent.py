@@ -7,7 +7,7 @@ from typing import Any
 from tf_keras import initializers, layers
 
 from edgelm.models.keras_cell import RecurrentCell
-from edgelm.models.keras_layers import Tensor, TiedHead, VocabularyIds, activation
+from edgelm.models.keras_layers import Tensor, TiedHead, VocabularyIds, dense
 from edgelm.spec import ModelSpec, RecurrentSpec
 
 
@@ -19,8 +19,8 @@ def recurrent_logits(spec: RecurrentSpec, ids: Tensor) -> Tensor:
         x = layers.Dense(spec.embedding_projection, use_bias=False, name="embedding_projection")(x)
     for i in range(len(spec.units)):
         x = _recurrent_layer(spec, i)(x)  # (batch, time, units)
-    for i, dense in enumerate(spec.hidden):
-        x = layers.Dense(dense.size, activation(dense.activation), use_bias=dense.bias, name=f"hidden_{i}")(x)
+    for i, layer in enumerate(spec.hidden):
+        x = dense(x, layer.size, layer.activation, layer.bias, f"hidden_{i}")
     return head(spec, x, ids, embedding)
 
 
@@ -39,13 +39,13 @@ def head(spec: ModelSpec, x: Tensor, ids: Tensor, embedding: Any) -> Tensor:
 
 def _recurrent_layer(spec: RecurrentSpec, i: int) -> Any:
     name, gate_fed = f"layers_{i}", i == 0 and spec.gate_embedding
-    if spec.cell == "cifg" or gate_fed:
+    if spec.cell == "cifg" or gate_fed or "gelu_tanh" in (spec.activation, spec.recurrent_activation):
         cell = RecurrentCell(spec.units[i], spec.cell, spec.activation, spec.recurrent_activation, spec.reset_after, not gate_fed)
         return layers.RNN(cell, return_sequences=True, name=name)
-    options: dict[str, Any] = {"activation": activation(spec.activation), "return_sequences": True, "name": name}
+    options: dict[str, Any] = {"activation": spec.activation, "return_sequences": True, "name": name}
     if spec.cell == "rnn":
         return layers.SimpleRNN(spec.units[i], **options)
-    options["recurrent_activation"] = activation(spec.recurrent_activation)
+    options["recurrent_activation"] = spec.recurrent_activation
     if spec.cell == "lstm":
         return layers.LSTM(spec.units[i], **options)
     return layers.GRU(spec.units[i], reset_after=spec.reset_after, **options)

@@ -7,7 +7,7 @@ from typing import Any
 
 from tf_keras import initializers, layers
 
-from edgelm.models.keras_layers import CausalAttention, GatedActivation, PositionIds, RMSNorm, Scale, SinusoidalPositions, Tensor, activation
+from edgelm.models.keras_layers import CausalAttention, GatedActivation, PositionIds, RMSNorm, Scale, SinusoidalPositions, Tensor, dense
 from edgelm.models.keras_recurrent import embedding_layer, head
 from edgelm.spec import TransformerSpec
 
@@ -63,8 +63,7 @@ def _attention(spec: TransformerSpec, i: int, x: Tensor) -> Tensor:
 
 def _feed_forward(spec: TransformerSpec, i: int, x: Tensor) -> Tensor:
     at = f"layers_{i}"
-    inner_activation = "linear" if spec.gated else spec.activation
-    inner = layers.Dense(spec.ffn_size, activation(inner_activation), use_bias=spec.ffn_bias, name=f"{at}_up")(x)  # (batch, time, ffn_size)
+    inner = dense(x, spec.ffn_size, "linear" if spec.gated else spec.activation, spec.ffn_bias, f"{at}_up")  # (batch, time, ffn_size)
     if spec.gated:
         gate = layers.Dense(spec.ffn_size, use_bias=spec.ffn_bias, name=f"{at}_gate")(x)
         inner = GatedActivation(spec.activation, name=f"{at}_gated")([gate, inner])

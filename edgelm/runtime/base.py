@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import Generic, TypeVar
+from typing import Generic, NoReturn, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -102,10 +102,10 @@ class Session(ABC, Generic[SnapshotT]):
         if self.max_positions is not None and self.position + len(tokens) > self.max_positions:
             self._full(len(tokens))
 
-    def _refuse(self, token: int) -> None:
+    def _refuse(self, token: int) -> NoReturn:
         raise RuntimeFailure(f"token id {token} is outside of the vocabulary", allowed=f"0 to {self.vocab_size - 1}")
 
-    def _full(self, wanted: int) -> None:
+    def _full(self, wanted: int) -> NoReturn:
         raise ContextFullError(
             f"the context is full: it holds {self.max_positions} tokens, {self.position} are taken, {wanted} more were given",
             allowed=f"{self.max_positions} tokens",

@@ -186,7 +186,9 @@ def _interpreter_class(runtime: str) -> Any:
     try:
         return importlib.import_module(RUNTIMES[runtime]).Interpreter
     except ImportError as error:
-        raise MissingDependencyError(f"runtime {runtime} cannot be imported: {error}", fix=f"pip install --force-reinstall {runtime}") from error
+        raise MissingDependencyError(
+            f"runtime {runtime} cannot be imported: {error}", fix=f"pip install --force-reinstall {runtime}"
+        ) from error
 
 
 def _verify(model: bytes | Path) -> None:

@@ -23,7 +23,7 @@ def translated(message: str, doing: str, runtime: str) -> RuntimeFailure:
     Example:
         >>> print(translated("Could not open 'a.tflite'.", "loading a.tflite", "ai-edge-litert 2.1.0"))
         loading a.tflite: the file cannot be opened
-          next: check the path: a model is NAME/model.tflite inside the artifact's folder
+          next: check the path: a model is model.tflite inside the artifact's folder
     """
     for pattern, translation in TRANSLATIONS.items():
         if match := re.search(pattern, message, re.DOTALL):
@@ -74,7 +74,9 @@ def _damaged(match: re.Match[str], doing: str, runtime: str) -> RuntimeFailure:
 
 
 def _missing(match: re.Match[str], doing: str, runtime: str) -> RuntimeFailure:
-    return RuntimeFailure(f"{doing}: the file cannot be opened", fix="check the path: a model is NAME/model.tflite inside the artifact's folder")
+    return RuntimeFailure(
+        f"{doing}: the file cannot be opened", fix="check the path: a model is NAME/model.tflite inside the artifact's folder"
+    )
 
 
 def _prepare(match: re.Match[str], doing: str, runtime: str) -> RuntimeFailure:

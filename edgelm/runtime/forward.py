@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from edgelm.errors import RuntimeFailure
 from edgelm.runtime.base import Logits, Session
 from edgelm.runtime.engine import Engine
 
@@ -27,10 +28,16 @@ class ForwardSession(Session[tuple[int, ...]]):
 
     Attributes:
         last_only: The model scores the last position only.
+
+    Raises:
+        RuntimeFailure: The signature has several inputs or outputs.
     """
 
     def __init__(self, engine: Engine) -> None:
         shapes = engine.signatures[FORWARD]
+        if len(shapes.inputs) != 1 or len(shapes.outputs) != 1:
+            met = f"{', '.join(shapes.inputs)} -> {', '.join(shapes.outputs)}"
+            raise RuntimeFailure(f"signature {FORWARD} is {met}", allowed="one input of token ids and one output")
         (ids,), (scores,) = shapes.inputs.items(), shapes.outputs.items()
         super().__init__(engine, vocab_size=scores[1][-1], max_positions=ids[1][-1])
         self._time = ids[1][-1]

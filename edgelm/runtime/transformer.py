@@ -24,8 +24,8 @@ PREFILL = re.compile(r"prefill_(\d+)")
 MASKED = np.float32(-1e9)
 """Added to the score of an empty slot; its weight is exactly 0 after the softmax."""
 
-WORTH_PREFILL = 0.25
-"""A padded prefill call is used when at least this share of it is tokens: one call costs no more than a quarter of that many steps."""
+WORTH_PREFILL = 0.5
+"""A prefill call is used when at least this share of it is tokens; padding costs as much as tokens do."""
 
 
 class Stage:
@@ -33,27 +33,29 @@ class Stage:
 
     Args:
         call: The signature.
-        time: Tokens a call takes (1 for decode).
         time_axes: Cache name -> the axis that counts slots (2, or 3 for a transposed v).
 
     Attributes:
+        decodes: It takes one token a call.
         slots: Cache slots.
         caches: Per cache, a view (slots, 1, heads, head_dim), in the order of the signature's names.
         rows: Per cache, the new rows as a view (time, 1, heads, head_dim).
         mask: (slots,) 0 for filled slots, `MASKED` elsewhere.
+        tokens: (1,) or (time,).
+        position: (1,).
         logits: (vocab,).
     """
 
-    def __init__(self, call: Call, time: int, time_axes: Mapping[str, int]) -> None:
+    def __init__(self, call: Call, time_axes: Mapping[str, int]) -> None:
         self.call = call
-        self.time = time
+        self.decodes = "token" in call.inputs
         self.caches = tuple(np.moveaxis(call.inputs[name], axis, 0) for name, axis in time_axes.items())
         self.rows = tuple(np.moveaxis(call.outputs[name], axis, 0) for name, axis in time_axes.items())
         self.steps = tuple((cache, rows[0]) for cache, rows in zip(self.caches, self.rows, strict=True))
         self.slots = self.caches[0].shape[0]
         self.mask: NDArray[np.float32] = call.inputs["mask"].reshape(-1)
         self.position = call.inputs["position"]
-        self.token = call.inputs["token" if time == 1 and "token" in call.inputs else "tokens"]
+        self.tokens = call.inputs["token" if self.decodes else "tokens"]
         self.logits: Logits = call.outputs["logits"][0]
         self.mask.fill(MASKED)
 
@@ -99,7 +101,7 @@ class TransformerSession(Session[TransformerSnapshot | None]):
         rows = {name: shape for name, shape in first.outputs.items() if name != "logits"}
         self._time_axes = {name: next(axis for axis in (2, 3) if first.inputs[name][axis] != shape[axis]) for name, shape in rows.items()}
         self._stages: dict[str, Stage] = {}
-        self._stage = self._at(self._ladder[min(self._ladder)], 1)
+        self._stage = self._at(self._ladder[min(self._ladder)])
         self._lineage: TransformerSnapshot | None = None
 
     def reset(self) -> None:
@@ -113,9 +115,9 @@ class TransformerSession(Session[TransformerSnapshot | None]):
         if not 0 <= token < self.vocab_size:
             self._refuse(token)
         position, stage = self.position, self._stage
-        if position >= stage.slots or stage.time != 1 or position == 0:
+        if position >= stage.slots or not stage.decodes or position == 0:
             stage = self._move(self._rung(position + 1))
-        stage.token[0] = token
+        stage.tokens[0] = token
         stage.position[0] = position
         stage.call.invoke()
         for cache, row in stage.steps:
@@ -134,28 +136,24 @@ class TransformerSession(Session[TransformerSnapshot | None]):
                 logits = self.step(tokens[taken])
                 taken += 1
             else:
-                count = min(chunk.time, len(tokens) - taken)
+                count = min(len(chunk.tokens), len(tokens) - taken)
                 logits = self._run_chunk(chunk, tokens[taken : taken + count])
                 taken += count
         return logits
 
     def _chunk_for(self, waiting: int) -> Stage | None:
-        """The largest prefill that the waiting tokens fill, else the smallest that they fill well enough; None for a step."""
-        fitting = {
-            time: name for time, name in self._chunks.items() if self.position + time <= self._engine.signatures[name].inputs["mask"][-1]
-        }
-        full = [time for time in fitting if time <= waiting]
-        padded = [time for time in fitting if time > waiting >= max(2, WORTH_PREFILL * time)]
-        time = max(full, default=min(padded, default=0))
-        if padded and full and waiting >= 2 * max(full):
-            time = min(padded)
-        return self._at(fitting[time], time) if time else None
+        """The largest prefill that fits behind `position` and that the waiting tokens fill well enough; None for a step."""
+        for time, name in reversed(self._chunks.items()):
+            slots = self._engine.signatures[name].inputs["mask"][-1]
+            if waiting >= max(2, WORTH_PREFILL * time) and self.position + time <= slots:
+                return self._at(name)
+        return None
 
     def _run_chunk(self, stage: Stage, tokens: Sequence[int]) -> Logits:
         self._move(stage)
         start, end = self.position, self.position + len(tokens)
-        stage.token.fill(0)
-        stage.token[: len(tokens)] = tokens
+        stage.tokens.fill(0)
+        stage.tokens[: len(tokens)] = tokens
         stage.position[0] = start
         stage.call.inputs["last"][0] = len(tokens) - 1
         stage.call.invoke()
@@ -166,16 +164,13 @@ class TransformerSession(Session[TransformerSnapshot | None]):
         return stage.logits
 
     def _rung(self, positions: int) -> Stage:
-        for slots, name in self._ladder.items():
-            if slots >= positions:
-                return self._at(name, 1)
-        self._full(1)
-        raise AssertionError
+        name = next((name for slots, name in self._ladder.items() if slots >= positions), None)
+        return self._full(1) if name is None else self._at(name)
 
-    def _at(self, name: str, time: int) -> Stage:
+    def _at(self, name: str) -> Stage:
         """The stage of a signature, allocated when it is first needed."""
         if name not in self._stages:
-            self._stages[name] = Stage(self._engine.call(name), time, self._time_axes)
+            self._stages[name] = Stage(self._engine.call(name), self._time_axes)
         return self._stages[name]
 
     def _move(self, stage: Stage) -> Stage:
@@ -202,8 +197,7 @@ class TransformerSession(Session[TransformerSnapshot | None]):
         shared = {id(ancestor) for ancestor in _chain(self._lineage)}
         missing = [link for link in _chain(snapshot) if id(link) not in shared]
         position = snapshot.position if snapshot else 0
-        kept = missing[-1].start if missing else position
-        self.position = min(kept, self.position)
+        self.position = missing[-1].start if missing else position  # up to here the caches hold the snapshot's text already
         if position > self._stage.slots:
             self._move(self._rung(position))
         for link in missing:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -55,7 +54,9 @@ class Tokenizer:
         self.boundary_id = _first_present(boundaries, self._vocabulary)
         start = _first_present(STARTS, self._vocabulary)
         self.start_id = self.boundary_id if start is None else start
-        marked = {i for i, token in raw.get_added_tokens_decoder().items() if token.special}
+        added = raw.get_added_tokens_decoder()
+        self._verbatim = frozenset(added)  # added tokens are matched in the text as they are written
+        marked = {i for i, token in added.items() if token.special}
         named = {self._vocabulary[name] for name in (*BOUNDARIES, *STARTS) if name in self._vocabulary}
         unknown = set() if self.unknown_id is None else {self.unknown_id}
         self.special_ids: frozenset[int] = frozenset(marked | named | unknown)
@@ -122,8 +123,10 @@ class Tokenizer:
         if int(token_id) in self.special_ids:
             return b""
         token = self.token(token_id)
+        if int(token_id) in self._verbatim:
+            return token.encode("utf-8")
         if self.kind == "byte-bpe":
-            return bytes(_BYTES[character] for character in token) if set(token) <= _BYTES.keys() else token.encode("utf-8")
+            return bytes(_BYTES[character] for character in token)
         if self.kind == "wordpiece":
             return token[2:].encode("utf-8") if token.startswith("##") else f" {token}".encode()
         if self.kind == "word":
@@ -139,11 +142,6 @@ class Tokenizer:
         if self.kind == "word" or int(token_id) in self.special_ids:
             return True
         return self.piece_bytes(token_id)[:1].isspace()
-
-    @cached_property
-    def lossless(self) -> bool:
-        """Decoding gives back every text: byte-level without normalization."""
-        return self.kind == "byte-bpe" and self._raw.normalizer is None
 
 
 def check_vocabulary(tokenizer: Tokenizer, vocab_size: int) -> str:

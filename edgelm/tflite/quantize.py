@@ -105,7 +105,7 @@ def pack_int4(values: NDArray[np.int8]) -> NDArray[np.uint8]:
     nibbles = np.ascontiguousarray(values).reshape(-1).view(np.uint8)
     if nibbles.size % 2:
         nibbles = np.append(nibbles, np.uint8(0))
-    return (nibbles[0::2] & 15) | (nibbles[1::2] << 4)
+    return np.bitwise_or(nibbles[0::2] & np.uint8(15), nibbles[1::2] << np.uint8(4), dtype=np.uint8)
 
 
 def unpack_int4(packed: NDArray[np.uint8], count: int) -> NDArray[np.int8]:
@@ -119,7 +119,9 @@ def unpack_int4(packed: NDArray[np.uint8], count: int) -> NDArray[np.int8]:
 
 def _check_shape(weight: FloatArray, encoding: Encoding) -> None:
     if weight.ndim != 2 and encoding is not Encoding.FLOAT32:
-        raise UnsupportedModelError(f"a weight of shape {weight.shape} cannot be stored as {encoding}", allowed="matrices; vectors stay float32")
+        raise UnsupportedModelError(
+            f"a weight of shape {weight.shape} cannot be stored as {encoding}", allowed="matrices; vectors stay float32"
+        )
     if weight.size == 0:
         raise UnsupportedModelError(f"a weight of shape {weight.shape} has no values")
     if encoding is Encoding.INT4_BLOCK32 and weight.shape[1] % BLOCK_COLUMNS:
@@ -174,9 +176,20 @@ def _block_scales(blocked: NDArray[np.float32], largest: int, dtype: np.dtype[An
     peak = np.maximum(blocked.max(axis=2), -blocked.min(axis=2))  # (rows, blocks); NaN and infinity reach the peak
     _require_finite(peak)
     scales = np.maximum(peak / np.float32(largest), np.float32(_SMALLEST_SCALE[dtype]))
+    if dtype == np.float16:
+        scales = _round_to_bfloat16(scales)
     if scales.max() > np.finfo(dtype).max:
         raise UnsupportedModelError(f"a weight of {peak.max():g} needs a scale that {dtype} cannot hold")
-    return scales.astype(dtype)
+    rounded: NDArray[Any] = scales.astype(dtype)
+    return rounded
+
+
+def _round_to_bfloat16(scales: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The nearest values with 8 significant bits: XNNPACK cuts the float16 scales of blocks to bfloat16.
+
+    Cutting shrinks weights by up to 0.8 %; scales that are bfloat16 already (and float16: 11 bits) mean the same to every kernel.
+    """
+    return ((scales.view(np.uint32) + np.uint32(0x8000)) & np.uint32(0xFFFF0000)).view(np.float32)
 
 
 def _round_to_scale(blocked: NDArray[np.float32], scales: NDArray[Any], largest: int) -> NDArray[np.int8]:
@@ -188,7 +201,9 @@ def _round_to_scale(blocked: NDArray[np.float32], scales: NDArray[Any], largest:
 
 def _require_finite(values: NDArray[np.float32]) -> None:
     if not np.isfinite(values).all():
-        raise UnsupportedModelError("a weight is NaN or infinite", fix="look at the training run: its last good checkpoint has finite weights")
+        raise UnsupportedModelError(
+            "a weight is NaN or infinite", fix="look at the training run: its last good checkpoint has finite weights"
+        )
 
 
 _QUANTIZERS: dict[Encoding, Callable[[FloatArray], QuantizedTensor]] = {

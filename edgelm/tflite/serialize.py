@@ -102,7 +102,7 @@ def serialize(
     pieces: list[bytes | memoryview] = [_ModelPacker(buffers, offsets).pack(subgraphs, metadata, description)]
     end = len(root)
     for index in external:
-        pieces += [bytes(offsets[index] - end), memoryview(np.ascontiguousarray(buffers[index]))]
+        pieces += [bytes(offsets[index] - end), np.ascontiguousarray(buffers[index]).data]
         end = offsets[index] + buffers[index].nbytes
     return b"".join(pieces)
 

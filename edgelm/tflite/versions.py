@@ -80,9 +80,96 @@ def op_version(op: str, operands: Sequence[str], *, per_row: bool = False, rank:
         12
     """
     for rule in RULES:
-        fits = all(wanted in ("*", met) for wanted, met in zip(rule.operands, operands, strict=False))
-        if rule.op == op and len(operands) >= len(rule.operands) and fits and per_row >= rule.per_row and rank > rule.rank_over - 1:
-            if rule.rank_over and rank <= rule.rank_over:
-                continue
+        if rule.op == op and per_row >= rule.per_row and (not rule.rank_over or rank > rule.rank_over) and _fits(rule.operands, operands):
             return rule.version
     return 1
+
+
+def _fits(wanted: Sequence[str], met: Sequence[str]) -> bool:
+    return len(met) >= len(wanted) and all(want in ("*", dtype) for want, dtype in zip(wanted, met, strict=False))
+
+
+def required_versions(ops: Iterable[tuple[str, int]]) -> dict[str, int]:
+    """Op -> the newest version of it among (op, version) pairs, sorted by name."""
+    newest: dict[str, int] = {}
+    for op, version in sorted(ops):
+        newest[op] = max(version, newest.get(op, 0))
+    return newest
+
+
+def max_version(runtime: str, op: str) -> int:
+    """The newest version of `op` that `runtime` has; 0 when it has none.
+
+    Args:
+        runtime: One of `RUNTIMES`.
+        op: Builtin name.
+
+    Raises:
+        ProfileError: The runtime is not known.
+
+    Example:
+        >>> max_version(TFLITE_RUNTIME_2_14, "FULLY_CONNECTED"), max_version(LITERT_2_1, "FULLY_CONNECTED")
+        (10, 14)
+    """
+    if runtime not in RUNTIMES:
+        raise ProfileError(f"the op versions of runtime {runtime!r} are not known", allowed=", ".join(RUNTIMES))
+    return _MAX_VERSIONS.get(op, (0, 0))[RUNTIMES.index(runtime)]
+
+
+def unsupported_ops(runtime: str, required: Mapping[str, int]) -> dict[str, tuple[int, int]]:
+    """Of required op versions those `runtime` lacks: op -> (required, newest the runtime has; 0 for none).
+
+    Raises:
+        ProfileError: The runtime is not known.
+    """
+    has = {op: max_version(runtime, op) for op in required}
+    return {op: (version, has[op]) for op, version in required.items() if version > has[op]}
+
+
+# (newest in tflite-runtime 2.14.0, newest in ai-edge-litert 2.1.0) -> ops, as their register.cc have it: both were asked for every
+# builtin op and version. Both have every version from 1 up to the newest. tests/tflite/test_versions.py asks them again.
+_OPS_BY_VERSIONS: Mapping[tuple[int, int], str] = {
+    (0, 1): (
+        "DILATE REDUCE_WINDOW STABLEHLO_ADD STABLEHLO_AND STABLEHLO_CASE STABLEHLO_COMPOSITE STABLEHLO_GATHER STABLEHLO_MAXIMUM "
+        "STABLEHLO_MINIMUM STABLEHLO_MULTIPLY STABLEHLO_PAD STABLEHLO_REDUCE_WINDOW STABLEHLO_RNG_BIT_GENERATOR "
+        "STABLEHLO_SCATTER STABLEHLO_SHIFT_LEFT "
+    ),
+    (1, 1): (
+        "ADD_N ASSIGN_VARIABLE ATAN2 BITCAST BITWISE_XOR BROADCAST_ARGS BUCKETIZE CALL_ONCE CEIL COMPLEX_ABS CONV_3D "
+        "CONV_3D_TRANSPOSE COS CUMSUM DENSIFY ELU EMBEDDING_LOOKUP_SPARSE EXPAND_DIMS FLOOR HARD_SWISH HASHTABLE HASHTABLE_FIND "
+        "HASHTABLE_IMPORT HASHTABLE_LOOKUP HASHTABLE_SIZE IF IMAG L2_POOL_2D LOCAL_RESPONSE_NORMALIZATION LOGICAL_AND "
+        "LOGICAL_NOT LOGICAL_OR LSH_PROJECTION MATRIX_DIAG MATRIX_SET_DIAG MULTINOMIAL NEG NON_MAX_SUPPRESSION_V4 "
+        "NON_MAX_SUPPRESSION_V5 ONE_HOT POW PRELU RANDOM_STANDARD_NORMAL RANDOM_UNIFORM RANK READ_VARIABLE REAL REDUCE_ALL "
+        "REDUCE_ANY RELU_0_TO_1 RELU_N1_TO_1 RESHAPE REVERSE_SEQUENCE RFFT2D RIGHT_SHIFT ROUND SCATTER_ND SEGMENT_SUM SHAPE SIN "
+        "SKIP_GRAM SQUARE UNIQUE UNSORTED_SEGMENT_MAX UNSORTED_SEGMENT_MIN UNSORTED_SEGMENT_PROD UNSORTED_SEGMENT_SUM "
+        "VAR_HANDLE WHILE ZEROS_LIKE "
+    ),
+    (1, 2): ("LOG SQRT "),
+    (1, 4): ("DYNAMIC_UPDATE_SLICE "),
+    (2, 2): (
+        "DEPTH_TO_SPACE DIV EXP FAKE_QUANT FLOOR_MOD GELU GREATER L2_NORMALIZATION LEAKY_RELU LESS_EQUAL LOG_SOFTMAX RANGE "
+        "REDUCE_PROD SELECT_V2 SIGN SPACE_TO_DEPTH SPLIT_V SQUARED_DIFFERENCE SQUEEZE SUM WHERE "
+    ),
+    (2, 3): ("RSQRT "),
+    (3, 3): (
+        "ARG_MAX ARG_MIN AVERAGE_POOL_2D BIDIRECTIONAL_SEQUENCE_LSTM BIDIRECTIONAL_SEQUENCE_RNN BROADCAST_TO FLOOR_DIV "
+        "GREATER_EQUAL LESS LOGISTIC MAX_POOL_2D MEAN MIRROR_PAD REDUCE_MAX REDUCE_MIN RELU RELU6 REVERSE_V2 RNN SOFTMAX "
+        "SPARSE_TO_DENSE TANH TILE TOPK_V2 UNIDIRECTIONAL_SEQUENCE_RNN "
+    ),
+    (3, 4): ("EMBEDDING_LOOKUP NOT_EQUAL QUANTIZE "),
+    (4, 4): (
+        "BATCH_MATMUL BATCH_TO_SPACE_ND CONCATENATION FILL LSTM MAXIMUM MINIMUM PACK RESIZE_BILINEAR RESIZE_NEAREST_NEIGHBOR "
+        "SELECT SPACE_TO_BATCH_ND SPLIT SVDF UNIDIRECTIONAL_SEQUENCE_LSTM UNPACK "
+    ),
+    (4, 5): ("EQUAL GATHER_ND PAD PADV2 TRANSPOSE_CONV "),
+    (5, 5): ("ABS ADD SUB "),
+    (5, 7): ("DEQUANTIZE "),
+    (5, 8): ("CAST "),
+    (6, 7): ("GATHER SLICE TRANSPOSE "),
+    (7, 7): ("DEPTHWISE_CONV_2D MUL "),
+    (7, 8): ("CONV_2D "),
+    (8, 8): ("STRIDED_SLICE "),
+    (10, 14): ("FULLY_CONNECTED "),
+}
+
+_MAX_VERSIONS: Mapping[str, tuple[int, int]] = {op: versions for versions, ops in _OPS_BY_VERSIONS.items() for op in ops.split()}

@@ -48,6 +48,7 @@ SPECS: dict[str, ModelSpec] = {
     "gru-gates-reset-before": RecurrentSpec(23, 24, "gru", (8,), gate_embedding=True, reset_after=False),
     "lstm": RecurrentSpec(23, 6, "lstm", (8, 7)),
     "lstm-hard": RecurrentSpec(23, 6, "lstm", (8,), recurrent_activation="hard_sigmoid", activation="silu"),
+    "lstm-gelu": RecurrentSpec(23, 6, "lstm", (8,), activation="gelu_tanh"),
     "lstm-gates": RecurrentSpec(23, 32, "lstm", (8,), gate_embedding=True, head_bias=False),
     "lstm-tied": RecurrentSpec(23, 6, "lstm", (8, 7), hidden=PROJECTION, tied_head=True),
     "lstm-projected": RecurrentSpec(23, 6, "lstm", (8,), embedding_projection=5, hidden=(DenseLayer(9, "relu"),)),
@@ -128,7 +129,7 @@ def test_roles_stand_where_the_saved_order_says(spec: ModelSpec) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".keras", ".h5"])
-@pytest.mark.parametrize("name", ["gru-gates", "lstm-tied", "cifg", "gpt2", "qwen3", "vaswani"])
+@pytest.mark.parametrize("name", ["gru-gates", "lstm-tied", "lstm-hard", "lstm-gelu", "cifg", "gpt2", "qwen3", "vaswani"])
 def test_a_saved_file_gives_the_same_model(name: str, suffix: str, tmp_path: Path) -> None:
     model = _random_model(SPECS[name])
     keras = keras_model.from_language_model(model)

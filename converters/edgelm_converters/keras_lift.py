@@ -1,0 +1,117 @@
+"""Recognises language models in a `KerasGraph` and takes their weights out.
+
+What comes out is a claim: the caller runs source and lifted model on the same tokens and only uses a lift that agrees.
+"""
+
+from __future__ import annotations
+
+from edgelm.errors import UnsupportedModelError
+from edgelm.models.keras_names import SPEC_CLASS, to_canonical
+from edgelm.spec import spec_from_dict
+from edgelm_converters.keras_cells import is_recurrent
+from edgelm_converters.keras_dense import SOFTMAX, activation_of, dense_of
+from edgelm_converters.keras_graph import KerasGraph, LayerNode, NotLiftable
+from edgelm_converters.keras_head import Lift, check_classes
+from edgelm_converters.keras_recurrent import lift_recurrent
+from edgelm_converters.keras_transformer import ATTENTION, lift_transformer
+from edgelm_converters.keras_wiring import Wiring, operation
+
+__all__ = ["Lift", "lift"]
+
+_POOLING = frozenset({"GlobalAveragePooling1D", "GlobalMaxPooling1D", "GlobalAvgPool1D", "GlobalMaxPool1D"})
+_IMAGE = frozenset({"Conv2D", "Conv3D", "DepthwiseConv2D", "SeparableConv2D", "MaxPooling2D", "AveragePooling2D", "ConvLSTM2D"})
+
+
+def lift(graph: KerasGraph) -> Lift:
+    """Rebuilds a Keras language model as a spec with canonical weights.
+
+    Args:
+        graph: What a reader made of a file. Models that edgelm trained carry their spec, others are recognised by structure.
+
+    Returns:
+        The lift; prove it before using it.
+
+    Raises:
+        UnsupportedModelError: It is no causal language model: bidirectional, pooled over time, a classifier, ...
+        NotLiftable: It may be one, but has layers the spec has no place for; it can go the opaque way.
+    """
+    own = next((node for node in graph.nodes if node.kind in (SPEC_CLASS, SPEC_CLASS.rsplit(">", 1)[-1])), None)
+    if own is not None:
+        return _own(graph, own)
+    wiring = Wiring(graph)
+    output = _output(graph)
+    used = list(wiring.ancestors(output))
+    _refuse(wiring, output, used)
+    attention = any(operation(node) in ATTENTION for node in used)
+    recurrent = any(is_recurrent(node) for node in used)
+    if attention and recurrent:
+        raise NotLiftable("recurrent layers and attention in one model")
+    if not (attention or recurrent):
+        raise NotLiftable("no recurrent layer and no attention: no family edgelm rebuilds")
+    found = lift_transformer(wiring, output) if attention else lift_recurrent(wiring, output)
+    return _with_notes(found, used)
+
+
+def _own(graph: KerasGraph, node: LayerNode) -> Lift:
+    """A model that edgelm built: the spec is in the file and every layer is named after its canonical weights."""
+    spec = spec_from_dict(node.config["spec"])
+    layers = {
+        owner.name.rsplit("/", 1)[-1]: {name.rsplit("/", 1)[-1]: weight for name, weight in owner.weights.items()}
+        for owner in graph.nodes
+        if owner.weights
+    }
+    return Lift(spec, to_canonical(spec, layers), probabilities=False, last_only=False, one_hot=False)
+
+
+def _output(graph: KerasGraph) -> str:
+    """The output that holds the scores: states that are outputs too are passed over."""
+    nodes = {node.name: node for node in graph.nodes}
+    scores = [name for name in dict.fromkeys(graph.outputs) if not is_recurrent(nodes[name])] or list(graph.outputs[:1])
+    if len(scores) != 1:
+        raise NotLiftable(f"{len(scores)} outputs: {', '.join(scores)}")
+    return scores[0]
+
+
+def _refuse(wiring: Wiring, output: str, used: list[LayerNode]) -> None:
+    """Raises for what no way of conversion can make a language model of."""
+    for node in used:
+        kind = operation(node)
+        if "Bidirectional" in (kind, *node.wrapped):
+            raise UnsupportedModelError(
+                f"layer {node.name!r} is Bidirectional: it reads the tokens that are to be predicted, so it is not causal",
+                allowed="recurrent layers that read left to right",
+                fix="train the model without Bidirectional",
+            )
+        if kind in _POOLING:
+            raise UnsupportedModelError(
+                f"layer {node.name!r} ({kind}) pools over time: the model is a classifier of whole texts, not causal",
+                allowed="scores from each position, or from the last one (return_sequences=False, x[:, -1])",
+            )
+        if kind in _IMAGE:
+            raise UnsupportedModelError(
+                f"layer {node.name!r} ({kind}) reads images: the model is no language model", allowed="models of token ids"
+            )
+    _check_head(wiring, output, used)
+
+
+def _check_head(wiring: Wiring, output: str, used: list[LayerNode]) -> None:
+    """Compares the vocabulary of the embedding with the classes of the last dense layer, where both are plain to see."""
+    node = wiring.node(output)
+    while activation_of(node) in (*SOFTMAX, "linear"):
+        node = wiring.source(node)
+    head = dense_of(wiring, node)
+    tables = [
+        layer.weights["embeddings"]
+        for layer in used
+        if "embeddings" in layer.weights and layer.inputs and wiring.node(layer.inputs[0]).kind == "InputLayer"
+    ]
+    if head is not None and len(tables) == 1:
+        check_classes(tables[0].shape[0], head.weight.shape[0])
+
+
+def _with_notes(found: Lift, used: list[LayerNode]) -> Lift:
+    masked = [node.name for node in used if node.config.get("mask_zero")]
+    if not masked:
+        return found
+    note = f"layer {masked[0]!r} masks token 0 (mask_zero): the converted model reads token 0 like any other"
+    return Lift(found.spec, found.weights, found.probabilities, found.last_only, found.one_hot, (*found.notes, note))

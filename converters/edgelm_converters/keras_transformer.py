@@ -1,0 +1,254 @@
+"""Takes decoder-only transformers out of Keras graphs.
+
+The graph is walked from the scores back to the embedding, from one residual sum to the next; names of layers play no part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from edgelm.models.reference import sinusoidal_table
+from edgelm.spec import FloatArray, Position, TransformerSpec
+from edgelm_converters.keras_blocks import ATTENTION, Attention, FeedForward, Norm, body_of, norm_of
+from edgelm_converters.keras_dense import SOFTMAX, Affine, activation_of, dense_of, scaling_of
+from edgelm_converters.keras_graph import LayerNode, NotLiftable
+from edgelm_converters.keras_head import Lift, check_classes, check_head_activation, same_table
+from edgelm_converters.keras_values import constant_of, input_length, table_length
+from edgelm_converters.keras_wiring import Wiring, operation, takes_last
+
+__all__ = ["ATTENTION", "lift_transformer"]
+
+UNBOUNDED_CONTEXT = 1024
+"""Longest context of a model that has no position table and takes inputs of any length."""
+
+
+@dataclass(frozen=True)
+class _Sublayer:
+    body: Attention | FeedForward
+    norm: Norm
+    pre: bool
+
+
+@dataclass
+class _Head:
+    """What lies between the residual stream and the output."""
+
+    layer: Affine | None = None
+    scale: FloatArray = field(default_factory=lambda: np.ones((), np.float32))
+    softmax: str = "linear"
+    last_only: bool = False
+    final_norm: Norm | None = None
+
+
+@dataclass
+class _Embedding:
+    """What lies between the input and the residual stream."""
+
+    table: FloatArray | None = None  # (vocab, width)
+    positions: FloatArray | None = None  # (max_positions, width)
+    scale: float = 1.0
+    norm: Norm | None = None
+
+
+def lift_transformer(wiring: Wiring, output: str) -> Lift:
+    """Rebuilds a decoder-only transformer.
+
+    Args:
+        wiring: The model.
+        output: Name of the node that makes the logits or probabilities.
+
+    Raises:
+        UnsupportedModelError: Its attention is not causal, or it scores another vocabulary than it reads.
+        NotLiftable: Its blocks are of a form the spec has no place for.
+    """
+    head, stream = _read_head(wiring, wiring.node(output))
+    sublayers, stream = _read_blocks(wiring, head, stream)
+    embedding = _Embedding()
+    _read_embedding(wiring, stream, embedding)
+    return _assemble(wiring, head, sublayers, embedding)
+
+
+def _read_head(wiring: Wiring, node: LayerNode) -> tuple[_Head, LayerNode]:
+    """Peels off softmax, scaling, the last-position slice and the head's dense layer."""
+    head = _Head()
+    while True:
+        activation, scaling = activation_of(node), scaling_of(wiring, node)
+        dense = dense_of(wiring, node) if head.layer is None else None
+        if takes_last(node):
+            head.last_only = True
+        elif head.layer is None and activation in SOFTMAX and head.softmax == "linear":
+            head.softmax = str(activation)
+        elif dense is not None:
+            head.layer = dense
+        elif head.layer is None and scaling is not None and not np.any(scaling[1]) and scaling[0].ndim == 0:
+            head.scale = head.scale * scaling[0]
+        elif activation != "linear":
+            break
+        node = wiring.source(node)
+    if head.layer is None:
+        raise NotLiftable(f"the scores come from {node.name!r} ({operation(node)}), not from a dense layer")
+    if head.layer.activation != "linear":
+        head.softmax = check_head_activation(head.layer.activation)
+    return head, node
+
+
+def _read_blocks(wiring: Wiring, head: _Head, stream: LayerNode) -> tuple[list[_Sublayer], LayerNode]:
+    """The sublayers, first to last, and the node that feeds the first one."""
+    if norm_of(stream) is not None and _sublayer(wiring, stream) is None:
+        head.final_norm, stream = norm_of(stream), wiring.source(stream)
+        if takes_last(stream):
+            head.last_only, stream = True, wiring.source(stream)
+    found: list[_Sublayer] = []
+    step = _sublayer(wiring, stream)
+    while step is not None:
+        found.append(step[0])
+        stream = step[1]
+        step = _sublayer(wiring, stream)
+    found.reverse()
+    kinds = [type(sublayer.body) for sublayer in found]
+    if not found or kinds != [Attention, FeedForward] * (len(found) // 2) or len({sublayer.pre for sublayer in found}) > 1:
+        raise NotLiftable(f"no chain of attention and feed-forward blocks with norms all before or all after, in front of {stream.name!r}")
+    return found, stream
+
+
+def _sublayer(wiring: Wiring, node: LayerNode) -> tuple[_Sublayer, LayerNode] | None:
+    """(sublayer, the residual stream before it) of x + f(norm(x)) or norm(x + f(x)); None for any other node."""
+    after = norm_of(node)
+    total = node if after is None else wiring.source(node)
+    operands = wiring.operands(total)
+    if operation(total) != "Add" or len(operands) != 2 or not all(isinstance(operand, str) for operand in operands):
+        return None
+    first, second = (wiring.node(str(operand)) for operand in operands)
+    for branch, skip in ((second, first), (first, second)):
+        found = body_of(wiring, branch)
+        if found is None:
+            continue
+        body, root = found
+        if after is not None and root.name == skip.name:
+            return _Sublayer(body, after, pre=False), skip
+        before = norm_of(root)
+        if after is None and before is not None and wiring.source(root).name == skip.name:
+            return _Sublayer(body, before, pre=True), skip
+    return None
+
+
+def _read_embedding(wiring: Wiring, node: LayerNode, parts: _Embedding) -> None:
+    """From the first block back to the input: norm, sum of tokens and positions, scale, table."""
+    if parts.norm is None and parts.positions is None and parts.table is None and norm_of(node) is not None:
+        parts.norm = norm_of(node)
+        node = wiring.source(node)
+    kind, scaling = operation(node), scaling_of(wiring, node)
+    if kind == "Add":
+        for operand in wiring.operands(node):
+            table = None if parts.positions is not None else _position_table(wiring, operand)
+            if table is not None:
+                parts.positions = table
+            elif isinstance(operand, str):
+                _read_embedding(wiring, wiring.node(operand), parts)
+            else:
+                raise NotLiftable(f"{node.name!r} adds a constant that is no position table")
+    elif scaling is not None and scaling[0].ndim == 0 and not np.any(scaling[1]) and parts.positions is None:
+        parts.scale *= float(scaling[0])
+        _read_embedding(wiring, wiring.source(node), parts)
+    elif kind in ("Embedding", "ReversibleEmbedding") and parts.table is None and wiring.source(node).kind == "InputLayer":
+        parts.table = np.asarray(node.weights["embeddings"], np.float32)
+    elif kind == "TokenAndPositionEmbedding" and parts.table is None and wiring.source(node).kind == "InputLayer":
+        tables = {name.split("/")[0]: np.asarray(weight, np.float32) for name, weight in node.weights.items()}
+        parts.table, parts.positions = tables.get("token_embedding"), tables.get("position_embedding")
+    else:
+        raise NotLiftable(f"layer {node.name!r} ({kind}) between the input and the first block")
+
+
+def _position_table(wiring: Wiring, operand: str | FloatArray) -> FloatArray | None:
+    """(positions, width) of an operand that depends on no token."""
+    time = input_length(wiring) or (table_length(wiring, operand) if isinstance(operand, str) else None)
+    if time is None and isinstance(operand, str):
+        time = UNBOUNDED_CONTEXT
+    value = constant_of(wiring, operand, time or 0)
+    if value is None or value.ndim < 2 or value.size != value.shape[-1] * value.shape[-2]:
+        return None
+    return np.asarray(value, np.float32).reshape(value.shape[-2:])
+
+
+def _assemble(wiring: Wiring, head: _Head, sublayers: Sequence[_Sublayer], embedding: _Embedding) -> Lift:
+    if embedding.table is None or head.layer is None:
+        raise NotLiftable("no token embedding in front of the first block")
+    vocab, width = embedding.table.shape
+    check_classes(vocab, head.layer.weight.shape[0])
+    tied = same_table(head.layer.weight, embedding.table) and float(head.scale) == 1.0
+    top = head.layer.scaled(head.scale)
+    attentions = [sublayer.body for sublayer in sublayers if isinstance(sublayer.body, Attention)]
+    feeds = [sublayer.body for sublayer in sublayers if isinstance(sublayer.body, FeedForward)]
+    norms = [norm for norm in (embedding.norm, *(sublayer.norm for sublayer in sublayers), head.final_norm) if norm is not None]
+    shapes = {(a.heads, a.kv_heads, a.head_dim) for a in attentions}
+    forms = {(f.activation, f.gate is None, len(f.up.weight)) for f in feeds}
+    if len(shapes) > 1 or len(forms) > 1 or len({(norm.kind, norm.eps) for norm in norms}) > 1:
+        raise NotLiftable("blocks of different heads, feed-forward sizes, activations or norms")
+    position, positions = _position_kind(embedding.positions, vocab, width)
+    spec = TransformerSpec(
+        vocab_size=vocab,
+        width=width,
+        layers=len(attentions),
+        heads=attentions[0].heads,
+        kv_heads=attentions[0].kv_heads,
+        head_dim=attentions[0].head_dim,
+        ffn_size=len(feeds[0].up.weight),
+        max_positions=input_length(wiring) or UNBOUNDED_CONTEXT if embedding.positions is None else len(embedding.positions),
+        position=position,
+        norm=norms[0].kind,
+        norm_position="pre" if sublayers[0].pre else "post",
+        norm_eps=norms[0].eps,
+        final_norm=head.final_norm is not None,
+        activation=feeds[0].activation,
+        gated=feeds[0].gate is not None,
+        qkv_bias=any(layer.bias is not None for a in attentions for layer in (a.q, a.k, a.v)),
+        output_bias=any(a.o.bias is not None for a in attentions),
+        ffn_bias=any(layer.bias is not None for f in feeds for layer in (f.up, f.down, f.gate) if layer is not None),
+        tied_head=tied,
+        head_bias=top.bias is not None,
+        embedding_scale=embedding.scale,
+        embedding_norm=embedding.norm is not None,
+    )
+    weights = {"embedding.weight": embedding.table} | ({} if positions is None else {"positions.weight": positions})
+    weights |= _block_weights(spec, attentions, feeds) | _norm_weights(spec, sublayers, embedding.norm, head.final_norm)
+    weights |= ({} if tied else {"head.weight": top.weight}) | ({} if top.bias is None else {"head.bias": top.bias})
+    return Lift(spec, weights, head.softmax == "softmax", head.last_only, one_hot=False)
+
+
+def _position_kind(table: FloatArray | None, vocab: int, width: int) -> tuple[Position, FloatArray | None]:
+    """`sinusoidal` where the table is that one, so that it need not be stored."""
+    if table is None:
+        return "none", None
+    plain = TransformerSpec(vocab, width, 1, 1, 1, width, width, len(table), position="sinusoidal")
+    if np.allclose(table, sinusoidal_table(plain, np.arange(len(table))), atol=1e-4):  # float32 angles of later positions are that far off
+        return "sinusoidal", None
+    return "learned", table
+
+
+def _block_weights(spec: TransformerSpec, attentions: Sequence[Attention], feeds: Sequence[FeedForward]) -> dict[str, FloatArray]:
+    weights: dict[str, FloatArray] = {}
+    for i, (attention, feed) in enumerate(zip(attentions, feeds, strict=True)):
+        layers = {"q": attention.q, "k": attention.k, "v": attention.v, "o": attention.o, "up": feed.up, "down": feed.down}
+        if feed.gate is not None:
+            layers["gate"] = feed.gate
+        biased = {"o": spec.output_bias} | dict.fromkeys("qkv", spec.qkv_bias) | dict.fromkeys(("gate", "up", "down"), spec.ffn_bias)
+        for name, layer in layers.items():
+            weights[f"layers.{i}.{name}.weight"] = layer.weight
+            if biased[name]:
+                weights[f"layers.{i}.{name}.bias"] = layer.bias_or_zero()
+    return weights
+
+
+def _norm_weights(spec: TransformerSpec, sublayers: Sequence[_Sublayer], first: Norm | None, last: Norm | None) -> dict[str, FloatArray]:
+    inner = [(f"layers.{i // 2}.{('attention', 'ffn')[i % 2]}_norm", sublayer.norm) for i, sublayer in enumerate(sublayers)]
+    norms = [("embedding_norm", first), *inner, ("final_norm", last)]
+    weights: dict[str, FloatArray] = {}
+    for name, norm in norms:
+        if norm is not None:
+            weights[f"{name}.weight"] = norm.weight
+            if spec.norm == "layer":
+                weights[f"{name}.bias"] = norm.bias
+    return weights

@@ -1,0 +1,131 @@
+"""Computes the parts of a graph that depend on no token: positions, position tables and attention masks.
+
+Models build them from the shape of their input (`range(shape(ids)[1])`, `cumsum(ones_like(ids)) - 1`). Here they are evaluated for
+two different inputs; what comes out the same is a constant of the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgelm_converters.keras_graph import LayerNode, NotLiftable
+from edgelm_converters.keras_wiring import Operand, Wiring, operation, option, slice_index
+
+Array = NDArray[Any]
+
+
+def constant_of(wiring: Wiring, operand: Operand, time: int) -> Array | None:
+    """The value of an operand that depends on no token.
+
+    Args:
+        wiring: The model.
+        operand: A node's name or a constant.
+        time: Tokens in the input; position tables and masks are as long.
+
+    Returns:
+        The array for inputs of shape (1, time), or None when it depends on the tokens or cannot be computed here.
+    """
+    if not isinstance(operand, str):
+        return operand
+    ids = np.zeros((1, time), np.int64)
+    first, second = _evaluate(wiring, operand, ids), _evaluate(wiring, operand, ids + 1)
+    same = first is not None and second is not None and np.array_equal(first, second)
+    return first if same else None
+
+
+def input_length(wiring: Wiring) -> int | None:
+    """The model's fixed number of tokens, None where any will do."""
+    shapes = [
+        node.config.get("batch_shape") or node.config.get("batch_input_shape") for node in wiring.graph.nodes if node.kind == "InputLayer"
+    ]
+    return next((int(shape[1]) for shape in shapes if shape and len(shape) > 1 and shape[1]), None)
+
+
+def table_length(wiring: Wiring, name: str) -> int | None:
+    """Rows of the shortest table that `name` looks positions up in; None when there is none."""
+    rows = [
+        _table(node).shape[0]
+        for node in wiring.ancestors(name)
+        if operation(node) == "PositionEmbedding"
+        or (operation(node) == "Embedding" and constant_of(wiring, node.inputs[0], time=2) is not None)
+    ]
+    return min(rows, default=None)
+
+
+def _evaluate(wiring: Wiring, name: str, ids: Array) -> Array | None:
+    node = wiring.node(name)
+    if node.kind == "InputLayer":
+        return ids
+    operands = [operand if not isinstance(operand, str) else _evaluate(wiring, operand, ids) for operand in wiring.operands(node)]
+    compute = _COMPUTE.get(operation(node))
+    known = [operand for operand in operands if operand is not None]
+    if compute is None or len(known) < len(operands):
+        return None
+    try:
+        return np.asarray(compute(node, known))
+    except (IndexError, KeyError, TypeError, ValueError, NotLiftable):  # not the call that the table below knows: no constant
+        return None
+
+
+def _table(node: LayerNode) -> Array:
+    return next(node.weights[name] for name in ("position_embeddings", "embeddings") if name in node.weights)
+
+
+def _sines(node: LayerNode, operands: list[Array]) -> Array:
+    """keras_hub's SinePositionEncoding: sines in the even columns, cosines in the odd."""
+    _, time, width = operands[0].shape
+    columns = np.arange(width)
+    angles = np.arange(time)[:, None] / float(node.config.get("max_wavelength", 10_000)) ** ((columns - columns % 2) / width)
+    return np.where(columns % 2, np.cos(angles), np.sin(angles))
+
+
+def _ones(node: LayerNode, operands: list[Array]) -> Array:
+    return np.ones([int(size) for operand in operands for size in np.atleast_1d(operand)])
+
+
+def _arange(node: LayerNode, operands: list[Array]) -> Array:
+    return np.arange(*(operand.item() for operand in operands[:3]))
+
+
+def _axis(node: LayerNode) -> int:
+    axis = option(node, "axis")
+    return int(node.arguments["1"] if axis is None else axis)
+
+
+def _band(node: LayerNode, operands: list[Array]) -> Array:
+    rows, columns = np.indices(operands[0].shape[-2:])
+    lower, upper = int(node.arguments["num_lower"]), int(node.arguments["num_upper"])
+    keep = ((lower < 0) | (rows - columns <= lower)) & ((upper < 0) | (columns - rows <= upper))
+    return np.where(keep, operands[0], 0)
+
+
+_COMPUTE: Mapping[str, Callable[[LayerNode, list[Array]], Any]] = {
+    "Add": lambda node, operands: operands[0] + operands[1],
+    "Arange": _arange,
+    "BandPart": _band,
+    "BroadcastTo": lambda node, operands: np.broadcast_to(operands[0], [int(size) for size in operands[1]]),
+    "Cumsum": lambda node, operands: np.cumsum(operands[0], axis=_axis(node)),
+    "Embedding": lambda node, operands: _table(node)[operands[0].astype(np.int64)],
+    "ExpandDims": lambda node, operands: np.expand_dims(operands[0], _axis(node)),
+    "GetItem": lambda node, operands: operands[0][slice_index(node)],
+    "Greater": lambda node, operands: operands[0] > operands[1],
+    "GreaterEqual": lambda node, operands: operands[0] >= operands[1],
+    "Less": lambda node, operands: operands[0] < operands[1],
+    "LessEqual": lambda node, operands: operands[0] <= operands[1],
+    "LogicalNot": lambda node, operands: np.logical_not(operands[0]),
+    "Multiply": lambda node, operands: operands[0] * operands[1],
+    "Ones": _ones,
+    "OnesLike": lambda node, operands: np.ones_like(operands[0]),
+    "PositionEmbedding": lambda node, operands: _table(node)[: operands[0].shape[1]],
+    "Reshape": lambda node, operands: operands[0].reshape([int(size) for size in operands[1]]),
+    "Shape": lambda node, operands: np.array(operands[0].shape),
+    "SinePositionEncoding": _sines,
+    "Subtract": lambda node, operands: operands[0] - operands[1],
+    "Transpose": lambda node, operands: operands[0].T,
+    "Tril": lambda node, operands: np.tril(operands[0], int(option(node, "k", 0))),
+    "ZerosLike": lambda node, operands: np.zeros_like(operands[0]),
+}

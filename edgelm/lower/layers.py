@@ -1,0 +1,92 @@
+"""Layers one level above TFLite ops, written in the dialect of the runtime the graph is for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgelm.lower.store import WeightStore
+from edgelm.spec import Activation, Encoding, FloatArray
+from edgelm.tflite.graph import Tensor
+from edgelm.tflite.quantize import QuantizedTensor
+from edgelm.tflite.writer import GraphBuilder, ModelBuilder
+
+
+class LayerBuilder:
+    """Dense layers, lookups and activations of one signature.
+
+    Args:
+        builder: The file.
+        signature: Name of the new signature.
+        store: The weights, shared with the other signatures.
+
+    Attributes:
+        g: The subgraph, for plain ops.
+    """
+
+    def __init__(self, builder: ModelBuilder, signature: str, store: WeightStore) -> None:
+        self.g: GraphBuilder = builder.subgraph(signature)
+        self.store = store
+
+    def dense(
+        self, x: Tensor, key: str, names: Sequence[str], build: Callable[[], FloatArray], bias: NDArray[np.float32] | None = None
+    ) -> Tensor:
+        """x (..., columns) times a matrix (rows, columns) made of `names`, plus bias (rows,); see `WeightStore.matrix`."""
+        return self._product(x, key, self.store.matrix(key, names, x.shape[-1], build), bias)
+
+    def plain_dense(self, x: Tensor, name: str) -> Tensor:
+        """x (..., columns) times weight `name`.weight as it is, plus `name`.bias where the spec has one."""
+        weight, bias = f"{name}.weight", f"{name}.bias"
+        model = self.store.model
+        return self.dense(x, weight, [weight], lambda: model.weights[weight], model.float32(bias) if bias in model.weights else None)
+
+    def lookup(self, ids: Tensor, name: str) -> Tensor:
+        """Rows of table `name` (rows, columns) at ids (n,) int32 -> float32 (n, columns)."""
+        g, q = self.g, self._table(name)
+        if self.store.form == "tflite-2.14" and q.encoding is Encoding.INT8:
+            values = g.dequantize(g.gather(g.weight_per_tensor(name, q), ids))  # (n, columns), before the row scales
+            return g.mul(values, g.gather(g.row_scales(q, column=True), ids))
+        if q.encoding is Encoding.FLOAT16:
+            return g.dequantize(g.gather(g.weight(name, q), ids))
+        return g.embedding_lookup(ids, g.weight(name, q))
+
+    def head(self, x: Tensor) -> Tensor:
+        """Logits (..., vocab) of x (..., columns); a tied head reads the table that `lookup` reads."""
+        if not self.store.model.spec.tied_head:
+            return self.plain_dense(x, "head")
+        bias = self.store.model.float32("head.bias") if self.store.model.spec.head_bias else None
+        return self._product(x, "embedding.weight", self._table("embedding.weight"), bias)
+
+    def activate(self, name: Activation, x: Tensor) -> Tensor:
+        """An activation of `edgelm.spec`, elementwise."""
+        return _ACTIVATIONS[name](self.g, x)
+
+    def _table(self, name: str) -> QuantizedTensor:
+        weights = self.store.model.weights
+        return self.store.matrix(name, [name], weights[name].shape[1], lambda: weights[name], table=True)
+
+    def _product(self, x: Tensor, key: str, q: QuantizedTensor, bias: NDArray[np.float32] | None) -> Tensor:
+        g = self.g
+        offset = None if bias is None else g.constant(bias)
+        if self.store.form == "tflite-2.14" and q.encoding is Encoding.INT8:
+            y = g.mul(g.fully_connected(x, g.weight_per_tensor(key, q)), g.row_scales(q))  # (..., rows)
+            return y if offset is None else g.add(y, offset)
+        return g.fully_connected(x, g.weight(key, q), offset)
+
+
+def _hard_sigmoid(g: GraphBuilder, x: Tensor) -> Tensor:
+    return g.minimum(g.maximum(g.add(g.mul(x, 0.2), 0.5), 0.0), 1.0)
+
+
+_ACTIVATIONS: Mapping[Activation, Callable[[GraphBuilder, Tensor], Tensor]] = {
+    "linear": lambda g, x: x,
+    "tanh": lambda g, x: g.tanh(x),
+    "relu": lambda g, x: g.relu(x),
+    "sigmoid": lambda g, x: g.logistic(x),
+    "hard_sigmoid": _hard_sigmoid,
+    "gelu": lambda g, x: g.gelu(x),
+    "gelu_tanh": lambda g, x: g.gelu(x, approximate=True),
+    "silu": lambda g, x: g.mul(x, g.logistic(x)),
+}

@@ -1,0 +1,78 @@
+"""The weights of a lowering: each is quantized once, shared by all signatures, and known by what it really became."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+from edgelm.spec import Encoding, FloatArray, LanguageModel, weight_shapes
+from edgelm.tflite.quantize import BLOCK_COLUMNS, QuantizedTensor, quantize
+
+Form = Literal["litert", "tflite-2.14"]
+"""Which runtime a graph is for: `litert` uses per-row int8 and int4 kernels, `tflite-2.14` only ops that tflite-runtime 2.14 has."""
+
+
+class WeightStore:
+    """Quantizes the matrices of one model on demand.
+
+    Args:
+        model: Where the weights and the wanted encodings come from.
+        form: Which runtime the graph is for.
+
+    Attributes:
+        encodings: Canonical name -> what the weight became so far; vectors stay float32.
+    """
+
+    def __init__(self, model: LanguageModel, form: Form) -> None:
+        self.model = model
+        self.form = form
+        self.encodings: dict[str, Encoding] = dict.fromkeys(weight_shapes(model.spec), Encoding.FLOAT32)
+        self._stored: dict[str, QuantizedTensor] = {}
+        self._changed: dict[str, list[str]] = {}  # why -> names
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """One sentence for each reason why weights are not stored as they were wanted."""
+        return tuple(f"{why}: {len(names)} stored as int8 ({', '.join(names)})" for why, names in self._changed.items())
+
+    def possible(self, name: str, columns: int, *, table: bool = False) -> Encoding:
+        """What `name` can be stored as in a matrix of `columns`: what was wanted, or int8.
+
+        Args:
+            name: Canonical name.
+            columns: Of the matrix it ends up in, which may hold other weights besides it.
+            table: Rows are looked up in it, besides a product where the head is tied.
+        """
+        return Encoding.INT8 if self._obstacle(name, columns, table) else self.model.encoding(name)
+
+    def matrix(self, key: str, names: Sequence[str], columns: int, build: Callable[[], FloatArray], *, table: bool = False) -> QuantizedTensor:
+        """The stored form of a matrix made of one or more weights that have one possible encoding.
+
+        Args:
+            key: Its name in the file; a second call with the same key returns the first result.
+            names: The canonical weights in it.
+            columns: Of the matrix.
+            build: Makes the float matrix (rows, columns); called once.
+            table: Rows are looked up in it.
+        """
+        if key not in self._stored:
+            encoding = self.possible(names[0], columns, table=table)
+            for name in names:
+                self.encodings[name] = encoding
+                if (why := self._obstacle(name, columns, table)) and name not in self._changed.setdefault(why, []):
+                    self._changed[why].append(name)
+            self._stored[key] = quantize(build(), encoding)
+        return self._stored[key]
+
+    def _obstacle(self, name: str, columns: int, table: bool) -> str:
+        """Why `name` cannot be stored as wanted; empty when it can."""
+        wanted = self.model.encoding(name)
+        if self.form == "tflite-2.14" and wanted.bits == 4:
+            return "tflite-runtime 2.14 has no 4-bit kernels"
+        if wanted is Encoding.INT4_BLOCK32 and table:
+            return "no runtime looks rows up in an int4-block32 table"
+        if wanted is Encoding.INT4_BLOCK32 and columns % BLOCK_COLUMNS:
+            return f"int4-block32 takes columns in multiples of {BLOCK_COLUMNS}"
+        if wanted is Encoding.INT4 and columns % 2:
+            return "int4 takes an even number of columns"
+        return ""
