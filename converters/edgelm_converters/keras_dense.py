@@ -110,7 +110,7 @@ def activation_of(node: LayerNode) -> str | None:
 def hard_sigmoid_scaled(layer: Affine, keras_version: str) -> Affine:
     """Keras 3's hard sigmoid in terms of the spec's; other layers unchanged."""
     if layer.activation == "hard_sigmoid" and keras_version.startswith("3"):
-        return layer.scaled(np.float32(KERAS3_HARD_SIGMOID))
+        return layer.scaled(np.array(KERAS3_HARD_SIGMOID, np.float32))
     return layer
 
 

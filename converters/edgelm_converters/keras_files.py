@@ -116,6 +116,24 @@ def read_h5(path: Path) -> KerasGraph:
     return KerasGraph(nodes, outputs, version, "keras-h5")
 
 
+def keras_version(path: Path, file_format: str) -> str:
+    """The Keras version a model was saved with; "2" for SavedModels, which Keras 3 does not write whole.
+
+    Raises:
+        SourceError: the file is damaged, or of another kind.
+        MissingDependencyError: h5py is not installed.
+    """
+    if file_format == "saved-model":
+        return "2"
+    if file_format == "keras":
+        return str(parse_json(_unpack(path)[1]).get("keras_version", "unknown"))
+    try:
+        with h5py().File(path, "r") as file:
+            return h5_config(file, path)[1]
+    except DAMAGE as error:
+        raise _damaged(path, error) from error
+
+
 def h5_config(file: Any, path: Path) -> tuple[dict[str, Any], str]:
     """The model config of an open `.h5` file, as Keras 2 or 3 writes it, and its Keras version.
 

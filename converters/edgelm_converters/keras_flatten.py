@@ -50,9 +50,7 @@ class _Flattener:
             return self._sequential(model, prefix, path, fed, wrapped)
         return self._functional(model, prefix, path, fed, wrapped)
 
-    def _sequential(
-        self, model: Model, prefix: str, path: str, fed: tuple[str, ...] | None, wrapped: tuple[str, ...]
-    ) -> tuple[str, ...]:
+    def _sequential(self, model: Model, prefix: str, path: str, fed: tuple[str, ...] | None, wrapped: tuple[str, ...]) -> tuple[str, ...]:
         current = fed or ()
         for layer in model.layers:
             if layer.kind == "InputLayer" and fed is not None:
@@ -69,9 +67,7 @@ class _Flattener:
         self.nodes.append(LayerNode(name, "InputLayer", config, (), {}, {}, ()))
         return (name,)
 
-    def _functional(
-        self, model: Model, prefix: str, path: str, fed: tuple[str, ...] | None, wrapped: tuple[str, ...]
-    ) -> tuple[str, ...]:
+    def _functional(self, model: Model, prefix: str, path: str, fed: tuple[str, ...] | None, wrapped: tuple[str, ...]) -> tuple[str, ...]:
         wiring = _Wiring(model)
         inputs = [name for name, _, _ in wiring.references(model.inputs)]
         if fed is not None and len(fed) != len(inputs):
@@ -92,10 +88,20 @@ class _Flattener:
             if len(waiting) == len(pending):
                 raise SourceError(f"the wiring of model {model.name!r} is damaged: nothing feeds layer {waiting[0][0].name!r}")
             pending = waiting
-        return tuple(_node(made, reference) for reference in wiring.references(model.outputs))
+        references = wiring.references(model.outputs)
+        if fed is None:  # states may be outputs of the whole model; they are named after their layer
+            return tuple(_node(made, (name, number, 0)) for name, number, _ in references)
+        return tuple(_node(made, reference) for reference in references)
 
     def _emit(
-        self, layer: Layer, number: int, inputs: tuple[str, ...], arguments: Mapping[str, Any], prefix: str, path: str, wrapped: tuple[str, ...]
+        self,
+        layer: Layer,
+        number: int,
+        inputs: tuple[str, ...],
+        arguments: Mapping[str, Any],
+        prefix: str,
+        path: str,
+        wrapped: tuple[str, ...],
     ) -> tuple[str, ...]:
         name = f"{prefix}{layer.name}" + (f"#{number}" if number else "")
         around = wrapped + layer.wrapped
@@ -187,7 +193,9 @@ class _Call:
             arguments |= {key: self._value(value, node) for key, value in keywords.items()}
         return arguments, tuple(inputs)
 
-    def _modern(self, args: list[Any], keywords: Mapping[str, Any], node: Callable[[_Reference], str]) -> tuple[dict[str, Any], tuple[str, ...]]:
+    def _modern(
+        self, args: list[Any], keywords: Mapping[str, Any], node: Callable[[_Reference], str]
+    ) -> tuple[dict[str, Any], tuple[str, ...]]:
         inputs: list[str] = []
         arguments: dict[str, Any] = {}
         for position, value in enumerate(args):

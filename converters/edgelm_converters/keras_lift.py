@@ -5,9 +5,13 @@ What comes out is a claim: the caller runs source and lifted model on the same t
 
 from __future__ import annotations
 
+import dataclasses
+
+import numpy as np
+
 from edgelm.errors import UnsupportedModelError
-from edgelm.models.keras_names import SPEC_CLASS, to_canonical
-from edgelm.spec import spec_from_dict
+from edgelm.models.keras_names import SPEC_CLASS, keras_weights, to_canonical
+from edgelm.spec import FloatArray, spec_from_dict, weight_shapes
 from edgelm_converters.keras_cells import is_recurrent
 from edgelm_converters.keras_dense import SOFTMAX, activation_of, dense_of
 from edgelm_converters.keras_graph import KerasGraph, LayerNode, NotLiftable
@@ -49,18 +53,20 @@ def lift(graph: KerasGraph) -> Lift:
     if not (attention or recurrent):
         raise NotLiftable("no recurrent layer and no attention: no family edgelm rebuilds")
     found = lift_transformer(wiring, output) if attention else lift_recurrent(wiring, output)
-    return _with_notes(found, used)
+    return _finished(found, used)
 
 
 def _own(graph: KerasGraph, node: LayerNode) -> Lift:
     """A model that edgelm built: the spec is in the file and every layer is named after its canonical weights."""
     spec = spec_from_dict(node.config["spec"])
-    layers = {
-        owner.name.rsplit("/", 1)[-1]: {name.rsplit("/", 1)[-1]: weight for name, weight in owner.weights.items()}
-        for owner in graph.nodes
-        if owner.weights
-    }
-    return Lift(spec, to_canonical(spec, layers), probabilities=False, last_only=False, one_hot=False)
+    held = {owner.name.rsplit("/", 1)[-1]: owner.weights for owner in graph.nodes}
+    layers: dict[str, dict[str, FloatArray]] = {}
+    for place in keras_weights(spec).values():
+        arrays = held.get(place.layer, {})
+        array = arrays.get(place.role, arrays.get(str(place.index)))  # readers number the arrays of layers that are not Keras' own
+        if array is not None:
+            layers.setdefault(place.layer, {})[place.role] = array
+    return _finished(Lift(spec, to_canonical(spec, layers), probabilities=False, last_only=False, one_hot=False), [])
 
 
 def _output(graph: KerasGraph) -> str:
@@ -109,9 +115,16 @@ def _check_head(wiring: Wiring, output: str, used: list[LayerNode]) -> None:
         check_classes(tables[0].shape[0], head.weight.shape[0])
 
 
-def _with_notes(found: Lift, used: list[LayerNode]) -> Lift:
+def _finished(found: Lift, used: list[LayerNode]) -> Lift:
+    """The lift with contiguous float32 weights and a note on what it leaves out.
+
+    Raises:
+        NotLiftable: A weight has another shape than the spec wants: the graph is not what it looked like.
+    """
+    for name, shape in weight_shapes(found.spec).items():
+        if name not in found.weights or found.weights[name].shape != shape:
+            raise NotLiftable(f"{name} is not of shape {shape}, as the rest of the model wants it")
+    weights = {name: np.ascontiguousarray(weight, np.float32) for name, weight in found.weights.items()}
     masked = [node.name for node in used if node.config.get("mask_zero")]
-    if not masked:
-        return found
-    note = f"layer {masked[0]!r} masks token 0 (mask_zero): the converted model reads token 0 like any other"
-    return Lift(found.spec, found.weights, found.probabilities, found.last_only, found.one_hot, (*found.notes, note))
+    note = f"layer {masked[0]!r} masks token 0 (mask_zero): the converted model reads token 0 like any other" if masked else ""
+    return dataclasses.replace(found, weights=weights, notes=(*found.notes, note) if note else found.notes)

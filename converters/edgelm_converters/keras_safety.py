@@ -24,41 +24,46 @@ _KERAS_MODULE = re.compile(
 )
 _PLAIN_KERAS = frozenset({"DTypePolicy", "Policy", "DTypePolicyMap", "QuantizedDTypePolicy", *MODEL_KINDS})
 
-_LAYERS = frozenset(
-    """
-    InputLayer Embedding Dense Activation Dropout SpatialDropout1D GaussianNoise GaussianDropout AlphaDropout Masking Flatten Reshape Permute
-    RepeatVector ActivityRegularization EinsumDense TimeDistributed Bidirectional RNN SimpleRNN LSTM GRU CuDNNLSTM CuDNNGRU SimpleRNNCell LSTMCell
-    GRUCell StackedRNNCells PeepholeLSTMCell ConvLSTM1D ConvLSTM2D MultiHeadAttention GroupedQueryAttention GroupQueryAttention Attention
-    AdditiveAttention LayerNormalization RMSNormalization BatchNormalization GroupNormalization UnitNormalization Add Subtract Multiply Average
-    Maximum Minimum Concatenate Dot Merge Highway MaxoutDense TimeDistributedDense Conv1D Convolution1D AtrousConvolution1D SeparableConv1D
-    DepthwiseConv1D Conv1DTranspose Conv2D Convolution2D SeparableConv2D DepthwiseConv2D Conv2DTranspose Conv3D MaxPooling1D MaxPooling2D
-    AveragePooling1D AveragePooling2D GlobalMaxPooling1D GlobalMaxPooling2D GlobalAveragePooling1D GlobalAveragePooling2D UpSampling1D UpSampling2D
-    ZeroPadding1D ZeroPadding2D Cropping1D Cropping2D LocallyConnected1D LeakyReLU PReLU ELU ThresholdedReLU Softmax ReLU Rescaling
-    CategoryEncoding Normalization Discretization Hashing TextVectorization StringLookup IntegerLookup TFOpLambda SlicingOpLambda
-    TensorFlowOpLayer ClassMethod InstanceProperty InstanceMethod ReversibleEmbedding Identity
-    """.split()
-)
+# fmt: off
+_LAYERS = frozenset({
+    "InputLayer", "Embedding", "Dense", "Activation", "Dropout", "SpatialDropout1D", "GaussianNoise", "GaussianDropout", "AlphaDropout",
+    "Masking", "Flatten", "Reshape", "Permute", "RepeatVector", "ActivityRegularization", "EinsumDense", "TimeDistributed",
+    "Bidirectional", "RNN", "SimpleRNN", "LSTM", "GRU", "CuDNNLSTM", "CuDNNGRU", "SimpleRNNCell", "LSTMCell", "GRUCell",
+    "StackedRNNCells", "PeepholeLSTMCell", "ConvLSTM1D", "ConvLSTM2D", "MultiHeadAttention", "GroupedQueryAttention",
+    "GroupQueryAttention", "Attention", "AdditiveAttention", "LayerNormalization", "RMSNormalization", "BatchNormalization",
+    "GroupNormalization", "UnitNormalization", "Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum", "Concatenate", "Dot",
+    "Merge", "Highway", "MaxoutDense", "TimeDistributedDense", "Conv1D", "Convolution1D", "AtrousConvolution1D", "SeparableConv1D",
+    "DepthwiseConv1D", "Conv1DTranspose", "Conv2D", "Convolution2D", "SeparableConv2D", "DepthwiseConv2D", "Conv2DTranspose", "Conv3D",
+    "MaxPooling1D", "MaxPooling2D", "AveragePooling1D", "AveragePooling2D", "GlobalMaxPooling1D", "GlobalMaxPooling2D",
+    "GlobalAveragePooling1D", "GlobalAveragePooling2D", "UpSampling1D", "UpSampling2D", "ZeroPadding1D", "ZeroPadding2D", "Cropping1D",
+    "Cropping2D", "LocallyConnected1D", "LeakyReLU", "PReLU", "ELU", "ThresholdedReLU", "Softmax", "ReLU", "Rescaling",
+    "CategoryEncoding", "Normalization", "Discretization", "Hashing", "TextVectorization", "StringLookup", "IntegerLookup", "TFOpLambda",
+    "SlicingOpLambda", "TensorFlowOpLayer", "ClassMethod", "InstanceProperty", "InstanceMethod", "ReversibleEmbedding", "Identity",
+})
+# fmt: on
 
 _PURE_FUNCTION = re.compile(r"(math|nn|linalg|__operators__|compat\.v1\.(nn|math)|keras\.(activations|backend|ops))\.\w+")
-_PURE_FUNCTIONS = frozenset(
-    """
-    add subtract multiply divide abs square sqrt exp sin cos pow tanh sigmoid matmul cast reshape transpose concat stack unstack split tile
-    range shape size rank expand_dims squeeze gather one_hot where ones zeros ones_like zeros_like fill constant convert_to_tensor identity
-    stop_gradient reduce_sum reduce_mean reduce_max reduce_min reduce_any reduce_all maximum minimum einsum tensordot broadcast_to pad slice
-    strided_slice greater less equal not_equal greater_equal less_equal logical_and logical_or logical_not clip_by_value cumsum
-    roll reverse eye repeat sequence_mask compat.v1.transpose compat.v1.shape compat.v1.gather compat.v1.squeeze compat.v1.expand_dims
-    compat.v1.reduce_sum compat.v1.reduce_mean compat.v1.ones_like compat.v1.zeros_like compat.v1.where compat.v1.size broadcast_dynamic_shape
-    newaxis argmax argsort sort
-    """.split()
-)
+# fmt: off
+_PURE_FUNCTIONS = frozenset({
+    "add", "subtract", "multiply", "divide", "abs", "square", "sqrt", "exp", "sin", "cos", "pow", "tanh", "sigmoid", "matmul", "cast",
+    "reshape", "transpose", "concat", "stack", "unstack", "split", "tile", "range", "shape", "size", "rank", "expand_dims", "squeeze",
+    "gather", "one_hot", "where", "ones", "zeros", "ones_like", "zeros_like", "fill", "constant", "convert_to_tensor", "identity",
+    "stop_gradient", "reduce_sum", "reduce_mean", "reduce_max", "reduce_min", "reduce_any", "reduce_all", "maximum", "minimum", "einsum",
+    "tensordot", "broadcast_to", "pad", "slice", "strided_slice", "greater", "less", "equal", "not_equal", "greater_equal", "less_equal",
+    "logical_and", "logical_or", "logical_not", "clip_by_value", "cumsum", "roll", "reverse", "eye", "repeat", "sequence_mask",
+    "compat.v1.transpose", "compat.v1.shape", "compat.v1.gather", "compat.v1.squeeze", "compat.v1.expand_dims", "compat.v1.reduce_sum",
+    "compat.v1.reduce_mean", "compat.v1.ones_like", "compat.v1.zeros_like", "compat.v1.where", "compat.v1.size",
+    "broadcast_dynamic_shape", "newaxis", "argmax", "argsort", "sort",
+})
+# fmt: on
 
-_ACTIVATIONS = frozenset(
-    """
-    linear relu relu6 leaky_relu elu selu gelu silu swish mish tanh sigmoid hard_sigmoid hard_silu hard_swish hard_tanh softmax softplus softsign
-    log_softmax log_sigmoid exponential celu glu sparse_plus sparsemax squareplus tanh_shrink soft_shrink hard_shrink threshold
-    gelu_tanh gelu_new
-    """.split()
-)
+# fmt: off
+_ACTIVATIONS = frozenset({
+    "linear", "relu", "relu6", "leaky_relu", "elu", "selu", "gelu", "silu", "swish", "mish", "tanh", "sigmoid", "hard_sigmoid",
+    "hard_silu", "hard_swish", "hard_tanh", "softmax", "softplus", "softsign", "log_softmax", "log_sigmoid", "exponential", "celu", "glu",
+    "sparse_plus", "sparsemax", "squareplus", "tanh_shrink", "soft_shrink", "hard_shrink", "threshold", "gelu_tanh", "gelu_new",
+})
+# fmt: on
 
 
 def check_safe(config: Mapping[str, Any]) -> None:
@@ -115,7 +120,7 @@ def _complaint(entry: Mapping[str, Any]) -> str:
     if str(entry.get("registered_name")).startswith("edgelm>") or kind.startswith("edgelm>"):
         return ""
     if module is None:
-        is_layer = isinstance(config, Mapping) and "name" in config or "inbound_nodes" in entry
+        is_layer = (isinstance(config, Mapping) and "name" in config) or "inbound_nodes" in entry
         known = kind in _LAYERS or kind in MODEL_KINDS
         return "" if known or not is_layer else f"is of class {kind}, which is no Keras layer: its code is not in the file"
     if not isinstance(module, str) or not _KERAS_MODULE.fullmatch(module) or (module == "keras" and kind not in _PLAIN_KERAS):

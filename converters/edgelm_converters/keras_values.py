@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgelm_converters.keras_graph import LayerNode, NotLiftable
-from edgelm_converters.keras_wiring import Operand, Wiring, operation, option, slice_index
+from edgelm_converters.keras_wiring import IDENTITIES, Operand, Wiring, operation, option, slice_index
 
 Array = NDArray[Any]
 
@@ -53,22 +53,38 @@ def table_length(wiring: Wiring, name: str) -> int | None:
         if operation(node) == "PositionEmbedding"
         or (operation(node) == "Embedding" and constant_of(wiring, node.inputs[0], time=2) is not None)
     ]
+    slices = [node.arguments.get("0") for node in wiring.ancestors(name) if operation(node) == "StridedSlice"]
+    rows += [np.shape(table)[-2] for table in slices if np.ndim(table) >= 2]
     return min(rows, default=None)
 
 
 def _evaluate(wiring: Wiring, name: str, ids: Array) -> Array | None:
-    node = wiring.node(name)
-    if node.kind == "InputLayer":
-        return ids
-    operands = [operand if not isinstance(operand, str) else _evaluate(wiring, operand, ids) for operand in wiring.operands(node)]
-    compute = _COMPUTE.get(operation(node))
+    """The value of node `name` for the input `ids`, computed in the graph's order; None when it cannot be."""
+    wanted = {node.name for node in wiring.ancestors(name)}
+    values: dict[str, Array | None] = {}
+    for node in wiring.graph.nodes:
+        if node.name in wanted:
+            values[node.name] = ids if node.kind == "InputLayer" else _compute(wiring, node, values)
+    return values[name]
+
+
+def _compute(wiring: Wiring, node: LayerNode, values: Mapping[str, Array | None]) -> Array | None:
+    operands = [values[operand] if isinstance(operand, str) else operand for operand in wiring.operands(node)]
     known = [operand for operand in operands if operand is not None]
-    if compute is None or len(known) < len(operands):
+    if not known or len(known) < len(operands):
         return None
+    compute = _COMPUTE.get(operation(node), _hidden)
     try:
         return np.asarray(compute(node, known))
     except (IndexError, KeyError, TypeError, ValueError, NotLiftable):  # not the call that the table below knows: no constant
         return None
+
+
+def _hidden(node: LayerNode, operands: list[Array]) -> Array:
+    """Stands for what a layer makes of the tokens: of the right shape, and not a number, so that it equals nothing."""
+    kernel = node.weights.get("kernel")
+    width = operands[0].shape[-1] if kernel is None else kernel.shape[-1]
+    return operands[0] if operation(node) in IDENTITIES else np.full((*operands[0].shape[:-1], width), np.nan)
 
 
 def _table(node: LayerNode) -> Array:
@@ -103,6 +119,19 @@ def _band(node: LayerNode, operands: list[Array]) -> Array:
     return np.where(keep, operands[0], 0)
 
 
+def _strided_slice(node: LayerNode, operands: list[Array]) -> Array:
+    """TensorFlow's slice of a constant: bits of the masks stand for omitted bounds."""
+    if any(node.arguments.get(f"{name}_mask") for name in ("ellipsis", "new_axis", "shrink_axis")):
+        raise NotLiftable(f"{node.name!r} slices in a way edgelm does not follow")
+    array, *bounds = operands
+    index = []
+    for axis, (begin, end, step) in enumerate(zip(*(bound.tolist() for bound in bounds), strict=True)):
+        open_start, open_end = (int(node.arguments.get(name, 0)) >> axis & 1 for name in ("begin_mask", "end_mask"))
+        index.append(slice(None if open_start else begin, None if open_end else end, step))
+    sliced: Array = array[tuple(index)]
+    return sliced
+
+
 _COMPUTE: Mapping[str, Callable[[LayerNode, list[Array]], Any]] = {
     "Add": lambda node, operands: operands[0] + operands[1],
     "Arange": _arange,
@@ -124,6 +153,8 @@ _COMPUTE: Mapping[str, Callable[[LayerNode, list[Array]], Any]] = {
     "Reshape": lambda node, operands: operands[0].reshape([int(size) for size in operands[1]]),
     "Shape": lambda node, operands: np.array(operands[0].shape),
     "SinePositionEncoding": _sines,
+    "Stack": lambda node, operands: np.stack(operands),
+    "StridedSlice": _strided_slice,
     "Subtract": lambda node, operands: operands[0] - operands[1],
     "Transpose": lambda node, operands: operands[0].T,
     "Tril": lambda node, operands: np.tril(operands[0], int(option(node, "k", 0))),

@@ -47,14 +47,16 @@ _TABLE: Mapping[str, tuple[str, ...]] = {
 }
 """Kind -> names of its arrays in Keras' order, with everything switched on."""
 
-_WEIGHTLESS = frozenset(
-    """
-    InputLayer Activation Dropout SpatialDropout1D GaussianNoise GaussianDropout AlphaDropout Masking Flatten Reshape Permute RepeatVector
-    ActivityRegularization Add Subtract Multiply Average Maximum Minimum Concatenate Dot Softmax ReLU LeakyReLU ELU ThresholdedReLU Rescaling
-    MaxPooling1D AveragePooling1D GlobalMaxPooling1D GlobalAveragePooling1D ZeroPadding1D Cropping1D UpSampling1D CategoryEncoding Identity
-    TFOpLambda SlicingOpLambda GetItem MatMul Transpose Cast Arange ExpandDims Take OneHot Merge UnitNormalization Squeeze
-    """.split()
-)
+# fmt: off
+_WEIGHTLESS = frozenset({
+    "InputLayer", "Activation", "Dropout", "SpatialDropout1D", "GaussianNoise", "GaussianDropout", "AlphaDropout", "Masking", "Flatten",
+    "Reshape", "Permute", "RepeatVector", "ActivityRegularization", "Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum",
+    "Concatenate", "Dot", "Softmax", "ReLU", "LeakyReLU", "ELU", "ThresholdedReLU", "Rescaling", "MaxPooling1D", "AveragePooling1D",
+    "GlobalMaxPooling1D", "GlobalAveragePooling1D", "ZeroPadding1D", "Cropping1D", "UpSampling1D", "CategoryEncoding", "Identity",
+    "TFOpLambda", "SlicingOpLambda", "GetItem", "MatMul", "Transpose", "Cast", "Arange", "ExpandDims", "Take", "OneHot", "Merge",
+    "UnitNormalization", "Squeeze",
+})
+# fmt: on
 
 _SWITCHES: Mapping[str, tuple[str, bool]] = {
     "bias": ("use_bias", True),
@@ -132,7 +134,7 @@ def from_groups(model: Model, group: Group, arrays: Arrays) -> dict[str, dict[st
             place = _required(place.child("layer"), layer) if layer.wrapped else place
             nested = from_groups(layer.model, place, arrays)
             found |= {f"{layer.name}/{name}": value for name, value in nested.items()}
-        elif layer_names(layer) != ():
+        elif layer_names(layer) != () and (place or layer_names(layer)):
             held = [arrays.read(each) for part in _parts(_required(place, layer), layer) for each in part.variables()]
             found[layer.name] = _named(layer, held)
     return found
@@ -217,7 +219,9 @@ def from_row(model: Model, row: Sequence[Array]) -> dict[str, dict[str, Array]]:
         wanted += [(path, name, trainable and name not in _STATISTICS) for name in names]
     wanted.sort(key=lambda each: not each[2])
     if len(wanted) != len(row):
-        raise SourceError(f"model {model.name!r} holds {len(row)} arrays, its layers want {len(wanted)}", fix="copy or save the model again")
+        raise SourceError(
+            f"model {model.name!r} holds {len(row)} arrays, its layers want {len(wanted)}", fix="copy or save the model again"
+        )
     found: dict[str, dict[str, Array]] = {}
     for (path, name, _), array in zip(wanted, row, strict=True):
         found.setdefault(path, {})[name] = array
@@ -279,4 +283,6 @@ def _check_shapes(layer: Layer, named: Mapping[str, Array]) -> None:
         shape = wanted.get(name.rsplit("/", 1)[-1])
         if shape and not (array.shape == shape or (shape[0] is ... and array.ndim == 2 and array.shape[1] == shape[1])):
             text = " x ".join("any" if size is ... else str(size) for size in shape)
-            raise SourceError(f"{name} of layer {layer.name!r} is {array.shape}, its config wants {text}", fix="copy or save the model again")
+            raise SourceError(
+                f"{name} of layer {layer.name!r} is {array.shape}, its config wants {text}", fix="copy or save the model again"
+            )

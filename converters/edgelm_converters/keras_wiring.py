@@ -63,6 +63,8 @@ TF_FUNCTIONS: Mapping[str, str] = {
     "reshape": "Reshape",
     "shape": "Shape",
     "stop_gradient": "StopGradient",
+    "stack": "Stack",
+    "strided_slice": "StridedSlice",
     "subtract": "Subtract",
     "tile": "Tile",
     "transpose": "Transpose",
@@ -79,7 +81,12 @@ SYNONYMS: Mapping[str, str] = {
 
 
 # Numbers of a call that are no operands.
-_SWITCHES = frozenset({"axis", "depth", "maxlen", "name", "num_lower", "num_upper", "out_type", "slice_spec", "dtype", "perm"})
+_SWITCHES = frozenset(
+    {
+        *("axis", "depth", "dtype", "maxlen", "name", "num_lower", "num_upper", "out_type", "perm", "slice_spec"),
+        *("begin_mask", "end_mask", "ellipsis_mask", "new_axis_mask", "shrink_axis_mask"),
+    }
+)
 
 
 class Wiring:
@@ -205,6 +212,8 @@ def _values(value: Any) -> Iterator[Operand]:
     elif isinstance(value, list | tuple):
         for item in value:
             yield from _values(item)
+    elif isinstance(value, Mapping):
+        raise NotLiftable(f"an operand of kind {value.get('class_name')!r}")
 
 
 def _tensor(value: Any) -> str | None:
@@ -212,7 +221,7 @@ def _tensor(value: Any) -> str | None:
 
 
 def _constant(value: Any) -> NDArray[Any] | None:
-    if isinstance(value, Mapping) and value.get("class_name") == "__tensor__":
+    if isinstance(value, Mapping) and value.get("class_name") in ("__tensor__", "__numpy__"):
         value = value["config"]["value"]
     if value is None or isinstance(value, bool | str | Mapping):
         return None

@@ -12,7 +12,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from edgelm.errors import MissingDependencyError, SourceError
+from edgelm.errors import MissingDependencyError, SourceError, UnsafeModelError
 from edgelm_converters.keras_config import parse_json, parse_model
 from edgelm_converters.keras_flatten import flatten
 from edgelm_converters.keras_graph import KerasGraph
@@ -20,6 +20,7 @@ from edgelm_converters.keras_hdf5 import DAMAGE
 from edgelm_converters.keras_safety import check_safe
 from edgelm_converters.keras_weights import from_row
 
+_UNSAFE_OPS = frozenset({"ReadFile", "WriteFile", "MatchingFiles", "PyFunc", "PyFuncStateless", "EagerPyFunc", "LoadLibrary"})
 _METADATA_LIMIT = 256 << 20  # bytes; a model of 5,000 layers takes about 50 MB
 
 
@@ -56,6 +57,39 @@ def read_saved_model(path: Path) -> KerasGraph | None:
             f"{path} is damaged or incomplete ({type(error).__name__}: {detail})", fix="copy or save the model again"
         ) from error
     return KerasGraph(nodes, outputs, str(root.get("keras_version", "2")), "saved-model")
+
+
+def check_safe_graph(path: Path) -> None:
+    """Raises when the graph of a SavedModel holds ops that touch files or call Python.
+
+    Raises:
+        UnsafeModelError: it does; names the op.
+        SourceError: saved_model.pb is damaged.
+        MissingDependencyError: TensorFlow is not installed.
+    """
+    try:
+        from google.protobuf.message import DecodeError
+        from tensorflow.core.protobuf import saved_model_pb2
+    except ImportError as error:
+        raise _needs_tensorflow() from error
+    model = saved_model_pb2.SavedModel()
+    try:
+        model.ParseFromString((path / "saved_model.pb").read_bytes())
+    except (OSError, DecodeError) as error:
+        raise SourceError(f"{path / 'saved_model.pb'} is damaged ({error})", fix="copy or save the model again") from error
+    for meta in model.meta_graphs:
+        functions = (node for function in meta.graph_def.library.function for node in function.node_def)
+        for node in (*meta.graph_def.node, *functions):
+            if node.op in _UNSAFE_OPS:
+                raise UnsafeModelError(
+                    f"the SavedModel {path} contains the op {node.op} ({node.name}), which touches files or calls Python",
+                    allowed="graphs that only compute",
+                    fix="rebuild the model without it; or, if you trust whoever made the file, repeat the command with --trust",
+                )
+
+
+def _needs_tensorflow() -> MissingDependencyError:
+    return MissingDependencyError("reading SavedModels needs TensorFlow", fix="pip install 'edgelm[keras]'")
 
 
 def _root_metadata(path: Path) -> Mapping[str, Any]:
@@ -107,7 +141,7 @@ def _variables(path: Path) -> list[NDArray[Any]]:
         import tensorflow as tf
         from tensorflow.core.protobuf import trackable_object_graph_pb2
     except ImportError as error:
-        raise MissingDependencyError("reading SavedModels needs TensorFlow", fix="pip install 'edgelm[keras]'") from error
+        raise _needs_tensorflow() from error
     try:
         reader = tf.train.load_checkpoint(str(path / "variables" / "variables"))
         graph = trackable_object_graph_pb2.TrackableObjectGraph()
@@ -116,8 +150,10 @@ def _variables(path: Path) -> list[NDArray[Any]]:
         listed = {child.local_name: child.node_id for child in nodes[0].children}.get("variables")
         if listed is None:
             raise SourceError(f"the checkpoint of {path} lists no variables", fix="save the model again")
-        children = sorted(((int(child.local_name), child.node_id) for child in nodes[listed].children if child.local_name.isdecimal()))
-        keys = [attribute.checkpoint_key for _, node in children for attribute in nodes[node].attributes if attribute.name == "VARIABLE_VALUE"]
+        children = sorted((int(child.local_name), child.node_id) for child in nodes[listed].children if child.local_name.isdecimal())
+        keys = [
+            attribute.checkpoint_key for _, node in children for attribute in nodes[node].attributes if attribute.name == "VARIABLE_VALUE"
+        ]
         return [reader.get_tensor(key) for key in keys]
     except tf.errors.OpError as error:
         raise SourceError(f"the checkpoint of {path} is damaged ({error.message})", fix="copy or save the model again") from error

@@ -27,7 +27,7 @@ def command(
 
     with stages() as on_stage:
         result = pipeline.check(
-            artifact, target=target, source=source, data=data, quality_tokens=tokens or None, trust=trust, threads=threads, on_stage=on_stage
+            artifact, target=target, source_model=source, data=data, quality_tokens=tokens or None, trust=trust, threads=threads, on_stage=on_stage
         )
     if as_json:
         click.echo(report.render_json(result).decode("utf-8"), nl=False)

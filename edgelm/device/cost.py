@@ -10,13 +10,16 @@ from dataclasses import dataclass
 from edgelm.spec import Encoding
 from edgelm.tflite.reader import OpInfo, SignatureInfo, TensorInfo, TfliteModel
 
+Tensors = Sequence[TensorInfo]
+
 BLOCK_COLUMNS = 32
 
 _MOVES_NOTHING = frozenset({"RESHAPE", "SQUEEZE", "EXPAND_DIMS", "BITCAST", "SHAPE", "CALL_ONCE", "VAR_HANDLE"})
 _MOVES_ONLY = frozenset(
-    "SLICE STRIDED_SLICE CONCATENATION TRANSPOSE PACK UNPACK SPLIT SPLIT_V PAD TILE BROADCAST_TO DYNAMIC_UPDATE_SLICE SELECT_V2 CAST".split()
+    {"SLICE", "STRIDED_SLICE", "CONCATENATION", "TRANSPOSE", "PACK", "UNPACK", "SPLIT", "SPLIT_V", "PAD", "TILE", "CAST"}
+    | {"BROADCAST_TO", "DYNAMIC_UPDATE_SLICE", "SELECT_V2"}
 )
-_TABLES: Mapping[str, int] = {"EMBEDDING_LOOKUP": 1, "GATHER": 0}
+TABLES: Mapping[str, int] = {"EMBEDDING_LOOKUP": 1, "GATHER": 0}
 """Ops that read only the rows they are asked for -> which input is the table (the other one holds the ids)."""
 _RECURRENT = frozenset({"UNIDIRECTIONAL_SEQUENCE_LSTM", "LSTM", "UNIDIRECTIONAL_SEQUENCE_RNN", "RNN", "SVDF"})
 _INTEGER = frozenset({"int8", "int4", "uint8", "int16"})
@@ -188,19 +191,17 @@ class _Walk:
         if encoding is Encoding.FLOAT16 or (encoding is None and weight.dtype == "float16" and dtype == "float32"):
             encoding = Encoding.FLOAT32  # converted when the file is loaded
         whole = stored_bytes(weight.shape, encoding) if encoding else weight.nbytes + scale_bytes(self._model, weight)
-        table = _TABLES.get(op.name)
+        table = TABLES.get(op.name)
         if table is not None and len(inputs) > 1 and inputs[table].buffer == weight.buffer and weight.shape:
             rows = math.prod(inputs[1 - table].shape)
             whole = min(whole, -(-whole * rows // max(weight.shape[0], 1)))
         self.touched[weight.buffer] = max(whole, self.touched.get(weight.buffer, 0))
         return whole
 
-    def _macs(
-        self, op: OpInfo, inputs: Sequence[TensorInfo], outputs: Sequence[TensorInfo], weights: Sequence[TensorInfo]
-    ) -> tuple[int, int]:
+    def _macs(self, op: OpInfo, inputs: Tensors, outputs: Tensors, weights: Tensors) -> tuple[int, int]:
         """(integer, float) multiply-accumulates of one run."""
         made = sum(math.prod(tensor.shape) for tensor in outputs)
-        if op.name in _TABLES or op.name in _MOVES_NOTHING or op.name in _MOVES_ONLY or op.name == "WHILE":
+        if op.name in TABLES or op.name in _MOVES_NOTHING or op.name in _MOVES_ONLY or op.name == "WHILE":
             return 0, 0
         if op.name == "BATCH_MATMUL":
             return 0, made * inputs[0].shape[-1]

@@ -8,9 +8,9 @@ working set (all weights and states a step touches): the smallest cache level th
 over a set that is larger than an LRU cache misses on every line, hence no mixture. The model is that of Williams et al. 2009
 ("Roofline"), with the fixed costs of an interpreter added.
 
-The interval has two sources, both in the profile: what the caches still hold when the user types the next word
-(low: the whole working set; high: nothing, all of it comes from DRAM) and the `uncertainty` of the figures, a factor
-by which every one of them may be off. The central estimate is that of a steady loop.
+The central estimate is that of a steady loop. The interval has three sources, all in the profile: the `uncertainty` of the figures, a
+factor by which all of them may be off (both ends); what the caches hold when the user types the next word (low: the whole working
+set; high: nothing, all of it comes from DRAM); and the clock of a core that was idle in between (`isolated_factor`, high only).
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def predict(cost: StepCost, profile: DeviceProfile) -> LatencyEstimate:
     return LatencyEstimate(
         ms_per_token=central.total / tokens,
         low=central.total / tokens / model.uncertainty,
-        high=cold.total / tokens * model.uncertainty,
+        high=cold.total / tokens * model.uncertainty * model.isolated_factor,
         basis=model.basis,
         breakdown=central,
         memory=level.name,

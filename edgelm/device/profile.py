@@ -35,6 +35,7 @@ A profile has four tables, and every table with figures in it says where they co
     per_op_us = 1.0
     per_call_us = 20.0
     uncertainty = 1.8
+    isolated_factor = 1.3
     basis = "estimated"
     source = "..."
     [[latency.cache]]           # smallest level first
@@ -163,6 +164,7 @@ class LatencyModel:
         per_op_us: Fixed cost of one op, us.
         per_call_us: Fixed cost of one invocation, us.
         uncertainty: Factor >= 1 by which all the figures may be off either way; widens the interval of an estimate.
+        isolated_factor: Factor >= 1 by which a call after a pause is slower than one of a steady loop: the core has clocked down.
         basis: How the figures came about.
         source: Where they come from, or how they were derived.
     """
@@ -174,6 +176,7 @@ class LatencyModel:
     per_op_us: float
     per_call_us: float
     uncertainty: float
+    isolated_factor: float
     basis: FigureBasis
     source: str
 
@@ -269,7 +272,7 @@ def _find(name_or_path: str | Path) -> Path:
     shipped = {file.stem: file for file in sorted(_folder().glob("*.toml"))}
     if path.name not in shipped:
         what = f"device profile {path.name!r} is not known{_nearest(path.name, shipped)}"
-        raise ProfileError(what, allowed=", ".join(shipped), fix="edgelm devices, or --device path/to/profile.toml")
+        raise ProfileError(what, allowed=", ".join(shipped), fix="edgelm devices, or --target path/to/profile.toml")
     return shipped[path.name]
 
 
@@ -337,8 +340,9 @@ def _check_latency(profile: DeviceProfile) -> None:
     for key, value in divisors.items():
         if value == 0:
             raise ProfileError(f"latency.{key} of profile {profile.name!r} is 0", allowed="a number over 0")
-    if model.uncertainty < 1:
-        raise ProfileError(f"latency.uncertainty of profile {profile.name!r} is {model.uncertainty}", allowed="a factor of at least 1")
+    for key, value in {"uncertainty": model.uncertainty, "isolated_factor": model.isolated_factor}.items():
+        if value < 1:
+            raise ProfileError(f"latency.{key} of profile {profile.name!r} is {value}", allowed="a factor of at least 1")
     sizes = [level.size_kb for level in model.cache]
     if sizes != sorted(sizes):
         raise ProfileError(f"latency.cache of profile {profile.name!r} has sizes {sizes}", allowed="the smallest level first")

@@ -33,11 +33,11 @@ class LayerBuilder:
     def dense(
         self, x: Tensor, key: str, names: Sequence[str], build: Callable[[], FloatArray], bias: NDArray[np.float32] | None = None
     ) -> Tensor:
-        """x (..., columns) times a matrix (rows, columns) made of `names`, plus bias (rows,); see `WeightStore.matrix`."""
+        """A matrix (rows, columns) made of `names` times x (..., columns), plus bias (rows,); see `WeightStore.matrix`."""
         return self._product(x, key, self.store.matrix(key, names, x.shape[-1], build), bias)
 
     def plain_dense(self, x: Tensor, name: str) -> Tensor:
-        """x (..., columns) times weight `name`.weight as it is, plus `name`.bias where the spec has one."""
+        """Weight `name`.weight as it is times x (..., columns), plus `name`.bias where the spec has one."""
         weight, bias = f"{name}.weight", f"{name}.bias"
         model = self.store.model
         return self.dense(x, weight, [weight], lambda: model.weights[weight], model.float32(bias) if bias in model.weights else None)
@@ -48,6 +48,8 @@ class LayerBuilder:
         if self.store.form == "tflite-2.14" and q.encoding is Encoding.INT8:
             values = g.dequantize(g.gather(g.weight_per_tensor(name, q), ids))  # (n, columns), before the row scales
             return g.mul(values, g.gather(g.row_scales(q, column=True), ids))
+        if q.encoding is Encoding.FLOAT16 and self.store.form == "tflite-2.14":
+            return g.embedding_lookup(ids, g.dequantize(g.weight(name, q)))  # no float16 lookup: the table is turned once, on load
         if q.encoding is Encoding.FLOAT16:
             return g.dequantize(g.gather(g.weight(name, q), ids))
         return g.embedding_lookup(ids, g.weight(name, q))

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from edgelm.lower.layers import LayerBuilder
 from edgelm.lower.store import WeightStore
-from edgelm.spec import Cell, Encoding, RecurrentSpec
+from edgelm.spec import GATES, Cell, Encoding, RecurrentSpec
 from edgelm.tflite.graph import Tensor
 from edgelm.tflite.writer import ModelBuilder
 
@@ -83,13 +83,14 @@ class _Layer:
         return self.layers.plain_dense(x, f"{self.at}.input")
 
     def recurrent_product(self, h: Tensor, first: int = 0, last: int | None = None) -> Tensor:
-        """R h + its bias for the rows of gates `first` to `last`, (1, gates * units)."""
+        """R h + its bias for gates `first` up to `last` (all of them by default), (1, those gates * units)."""
         name = f"{self.at}.recurrent"
-        if first == 0 and last is None:
+        last = GATES[self.spec.cell] if last is None else last
+        if (first, last) == (0, GATES[self.spec.cell]):
             return self.layers.plain_dense(h, name)
-        rows = slice(first * self.units, None if last is None else last * self.units)
-        weights = self.store.model.weights
-        return self.layers.dense(h, f"{name}.weight:{first}", [f"{name}.weight"], lambda: weights[f"{name}.weight"][rows])
+        weight = self.store.model.weights[f"{name}.weight"]
+        rows = slice(first * self.units, last * self.units)
+        return self.layers.dense(h, f"{name}.weight:{first}", [f"{name}.weight"], lambda: weight[rows])
 
     def recurrent_activation(self, x: Tensor) -> Tensor:
         return self.layers.activate(self.spec.recurrent_activation, x)
@@ -117,12 +118,10 @@ def _rnn(layer: _Layer, x: Tensor, state: State) -> State:
 def _gru(layer: _Layer, x: Tensor, state: State) -> State:
     g, (h,) = layer.g, state
     inputs = g.split(layer.input_product(x), 3)  # z, r, candidate
-    if layer.spec.reset_after:
-        recurrent = g.split(layer.recurrent_product(h), 3)
-    else:
-        recurrent = g.split(layer.recurrent_product(h, 0, 2), 2)
+    gates = 3 if layer.spec.reset_after else 2  # of the recurrent product of h itself
+    recurrent = g.split(layer.recurrent_product(h, 0, gates), gates)
     z, r = (layer.recurrent_activation(g.add(a, b)) for a, b in zip(inputs[:2], recurrent[:2], strict=True))
-    product = g.mul(r, recurrent[2]) if layer.spec.reset_after else layer.recurrent_product(g.mul(r, h), 2)  # (1, units)
+    product = g.mul(r, recurrent[2]) if layer.spec.reset_after else layer.recurrent_product(g.mul(r, h), 2, 3)  # (1, units)
     candidate = layer.activation(g.add(inputs[2], product))
     return (g.add(candidate, g.mul(z, g.sub(h, candidate))),)
 

@@ -45,7 +45,9 @@ class WeightStore:
         """
         return Encoding.INT8 if self._obstacle(name, columns, table) else self.model.encoding(name)
 
-    def matrix(self, key: str, names: Sequence[str], columns: int, build: Callable[[], FloatArray], *, table: bool = False) -> QuantizedTensor:
+    def matrix(
+        self, key: str, names: Sequence[str], columns: int, build: Callable[[], FloatArray], *, table: bool = False
+    ) -> QuantizedTensor:
         """The stored form of a matrix made of one or more weights that have one possible encoding.
 
         Args:

@@ -187,13 +187,12 @@ class _Call:
         """Attention of x (tokens, width): its output (tokens, width), and the new rows of k and v (1, kv_heads, tokens, head_dim)."""
         g, spec = self.g, self.spec
         y = self._project(x, at, ("q", "k", "v"), self._pre(f"{at}.attention_norm"))  # (tokens, (heads + 2 kv_heads) * head_dim)
-        if spec.qk_norm or shared.cos is not None:
-            qk = self._split_heads(y, 0, spec.heads + spec.kv_heads)  # turned together: half the ops
-            qk = self._turn(self._qk_norm(at, qk) if spec.qk_norm else qk, shared)
-            q, k = g.slice(qk, 1, 0, spec.heads), g.slice(qk, 1, spec.heads, spec.kv_heads)
-        else:
-            q, k = self._split_heads(y, 0, spec.heads), self._split_heads(y, spec.heads, spec.kv_heads)
-        v = self._split_heads(y, spec.heads + spec.kv_heads, spec.kv_heads)
+        every = self._split_heads(y)  # (1, heads + 2 kv_heads, tokens, head_dim): those of q, k, v
+        v = g.slice(every, 1, spec.heads + spec.kv_heads, spec.kv_heads)
+        if spec.qk_norm or shared.cos is not None:  # q and k together: half the ops
+            qk = g.slice(every, 1, 0, spec.heads + spec.kv_heads)
+            every = self._turn(self._qk_norm(at, qk) if spec.qk_norm else qk, shared)
+        q, k = g.slice(every, 1, 0, spec.heads), g.slice(every, 1, spec.heads, spec.kv_heads)
         q = self._reshaped(q, (1, spec.kv_heads, self.group * self.tokens, spec.head_dim))
         mixed = (self._mix_step if self.decodes else self._mix_chunk)(q, k, v, cache, shared.mask)
         if self.tokens > 1:
@@ -215,13 +214,15 @@ class _Call:
         scores = g.add(g.batch_matmul(q, keys, transpose_b=True), mask)  # (1, kv_heads, group * tokens, cache + tokens)
         return g.batch_matmul(g.softmax(scores), values)
 
-    def _split_heads(self, y: Tensor, first: int, count: int) -> Tensor:
-        """Heads `first` to `first + count` of y (tokens, all heads * head_dim) as (1, count, tokens, head_dim)."""
+    def _split_heads(self, y: Tensor) -> Tensor:
+        """Y (tokens, heads * head_dim) as (1, heads, tokens, head_dim)."""
         g, size = self.g, self.spec.head_dim
-        part = g.slice(y, 1, first * size, count * size)
         if self.tokens == 1:
-            return g.reshape(part, (1, count, 1, size))
-        return g.transpose(g.reshape(part, (1, self.tokens, count, size)), (0, 2, 1, 3))
+            return g.reshape(y, (1, y.shape[1] // size, 1, size))
+        return g.transpose(g.reshape(y, (1, self.tokens, y.shape[1] // size, size)), (0, 2, 1, 3))
+
+    def _reshaped(self, x: Tensor, shape: tuple[int, ...]) -> Tensor:
+        return x if x.shape == shape else self.g.reshape(x, shape)
 
     def _qk_norm(self, at: str, qk: Tensor) -> Tensor:
         spec = self.spec
@@ -253,14 +254,15 @@ class _Call:
         return norm if self.spec.norm_position == "pre" else ""
 
     def _project(self, x: Tensor, at: str, names: Sequence[str], norm: str) -> Tensor:
-        """x (rows, width) through its norm (if `norm` names one) and the matrices `names` of `at`, side by side (rows, all outputs)."""
+        """Projections `names` of `at` side by side, (rows, all outputs), of x (rows, width), behind its norm if `norm` names one."""
         paths = [f"{at}.{name}" if at else name for name in names]
         encodings = [self.layers.store.possible(f"{path}.weight", self.spec.width) for path in paths]
         folded = norm if min(encoding.bits for encoding in encodings) > 4 else ""
         if norm:
             x = self._norm(x, norm, scaled=not folded)
         parts = [
-            self._joined(x, [path for path, _ in group], folded) for _, group in itertools.groupby(zip(paths, encodings, strict=True), lambda pair: pair[1])
+            self._joined(x, [path for path, _ in group], folded)
+            for _, group in itertools.groupby(zip(paths, encodings, strict=True), lambda pair: pair[1])
         ]
         return parts[0] if len(parts) == 1 else self.g.concatenate(parts)
 
@@ -270,8 +272,20 @@ class _Call:
         scale = self.model.float32(f"{norm}.weight") if norm else np.float32(1)  # (width,)
 
         def build() -> FloatArray:
-            return np.concatenate([self._rows(name) * scale for name in names])
+            return np.concatenate([self.model.float32(f"{path}.weight") * (self._row_scale(path) * scale) for path in paths])
 
-        biases = [self._bias(path, norm) for path in paths]
-        joined = np.concatenate(biases) if biases[0] is not None else None
-        return self.layers.dense(x, "+".join(names), names, build, joined)
+        biases = [bias for path in paths if (bias := self._bias(path, norm)) is not None]  # all or none have one
+        return self.layers.dense(x, "+".join(names), names, build, np.concatenate(biases) if biases else None)
+
+    def _row_scale(self, name: str) -> np.float32:
+        """What the rows of projection `name` are multiplied by: those of q carry the score scale, unless a norm of q does."""
+        return np.float32(self.spec.score_scale if name.endswith(".q") and not self.spec.qk_norm else 1)
+
+    def _bias(self, path: str, norm: str) -> NDArray[np.float32] | None:
+        """(rows,): the projection's own bias and what a folded LayerNorm's bias becomes behind its matrix; None where both are absent."""
+        parts = []
+        if f"{path}.bias" in self.model.weights:
+            parts.append(self.model.float32(f"{path}.bias"))
+        if norm and self.spec.norm == "layer":
+            parts.append(self.model.float32(f"{path}.weight") @ self.model.float32(f"{norm}.bias"))
+        return sum(parts, np.float32(0)) * self._row_scale(path) if parts else None

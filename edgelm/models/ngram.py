@@ -176,10 +176,9 @@ class _Lower:
     def score(
         self, words: NDArray[np.int64], shares: Floats, backoff: float, targets: NDArray[np.int64]
     ) -> tuple[Floats, NDArray[np.int64], int]:
-        """Log-probability (n,) and rank (n,) of the targets, and the best word, where the probability is
-        backoff * lower, plus a share for each of `words`.
+        """Log-probability (n,) and rank (n,) of the targets, and the best word.
 
-        The rank counts the lower distribution as a whole, takes `words` out of it and counts them again with their shares.
+        The probability of a word is backoff * lower, plus its share if it is one of `words`. The rank counts the lower distribution as a whole, takes `words` out of it and counts them again with their shares.
         """
         floors = self.probabilities[words]  # (grams,)
         full = backoff * floors + shares

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgelm.errors import MissingDependencyError, RuntimeFailure
-from edgelm.runtime.failures import translated
+from edgelm.runtime.failures import DAMAGED, translated
 
 RUNTIMES: Mapping[str, str] = {"ai-edge-litert": "ai_edge_litert.interpreter", "tflite-runtime": "tflite_runtime.interpreter"}
 """Runtime (the name of its package) -> module of its Interpreter."""
@@ -52,19 +53,46 @@ class SignatureShapes:
 class Call:
     """An allocated signature: write `inputs`, `invoke()`, read `outputs`.
 
+    The arrays are the runtime's own tensors, which stay where they are: shapes don't change after the allocation. Graphs with
+    dynamic tensors (some WHILE loops) are the exception: the runtime plans part of them while running and may move any tensor. For
+    them the arrays belong to the host and each `invoke` copies them; edgelm's own graphs have none.
+
+    Args:
+        name: Name of the signature.
+        engine: The model.
+        subgraph: Index of its subgraph, allocated.
+        inputs: Input name -> tensor index.
+        outputs: Output name -> tensor index.
+
     Attributes:
         name: Name of the signature.
-        inputs: Input name -> array that *is* the runtime's tensor; writing to it is all it takes.
-        outputs: Output name -> array that is the runtime's tensor; its values hold until the next `invoke()`.
+        inputs: Input name -> array, zeros at first; writing to it is all it takes.
+        outputs: Output name -> array; its values hold until the next `invoke()`.
+        zero_copy: The arrays are the runtime's own tensors.
     """
 
-    def __init__(self, name: str, engine: Engine, subgraph: int, inputs: Mapping[str, Tensor], outputs: Mapping[str, Tensor]) -> None:
+    def __init__(self, name: str, engine: Engine, subgraph: int, inputs: Mapping[str, int], outputs: Mapping[str, int]) -> None:
         self.name = name
-        self.inputs = inputs
-        self.outputs = outputs
         self._engine = engine
         self._subgraph = subgraph
+        self._inputs, self._outputs = inputs, outputs
         self._invoke = engine.wrapper.Invoke
+        self.inputs: Mapping[str, Tensor] = {key: self._view(index) for key, index in inputs.items()}
+        for tensor in self.inputs.values():
+            tensor[...] = 0
+        self.outputs: Mapping[str, Tensor] = {}
+        try:
+            self.outputs = {key: self._view(index) for key, index in outputs.items()}
+            self.zero_copy = True
+        except ValueError:  # the data of a dynamic tensor is null before the first run
+            self.zero_copy = False
+            self._run()
+            self.inputs = {key: self._view(index).copy() for key, index in inputs.items()}
+            self.outputs = {key: self._view(index).copy() for key, index in outputs.items()}
+
+    def _view(self, index: int) -> Tensor:
+        view: Tensor = self._engine.wrapper.tensor(self._engine, index, self._subgraph)
+        return view
 
     def invoke(self) -> None:
         """Runs the signature.
@@ -72,6 +100,16 @@ class Call:
         Raises:
             RuntimeFailure: The runtime failed, for example at an id outside of a table.
         """
+        if self.zero_copy:
+            self._run()
+            return
+        for key, index in self._inputs.items():
+            self._view(index)[...] = self.inputs[key]
+        self._run()
+        for key, index in self._outputs.items():
+            self.outputs[key][...] = self._view(index)
+
+    def _run(self) -> None:
         try:
             self._invoke(self._subgraph)
         except (ValueError, RuntimeError) as error:
@@ -100,11 +138,10 @@ class Engine:
             raise RuntimeFailure(f"threads = {threads}", allowed="a whole number of at least 1")
         self.runtime = runtime_version(runtime)
         self._label = "the model" if isinstance(model, bytes) else str(model)
-        self._views: dict[str, Call] = {}
+        self._calls: dict[str, Call] = {}
         interpreter = _interpreter_class(runtime)
         try:
-            if runtime != VERIFIER or isinstance(model, Path):
-                _verify(model)
+            _verify(model)
             source = {"model_content": model} if isinstance(model, bytes) else {"model_path": str(model)}
             self._interpreter = interpreter(**source, num_threads=threads)
             self.wrapper = self._interpreter._interpreter
@@ -134,9 +171,9 @@ class Engine:
         Raises:
             RuntimeFailure: The runtime cannot prepare the graph, or not in these shapes.
         """
-        if name not in self._views:
-            self._views[name] = self._allocated(name, shapes or {})
-        return self._views[name]
+        if name not in self._calls:
+            self._calls[name] = self._allocated(name, shapes or {})
+        return self._calls[name]
 
     def _allocated(self, name: str, shapes: Mapping[str, tuple[int, ...]]) -> Call:
         definition, subgraph = self._definitions[name], self._subgraphs[name]
@@ -150,13 +187,7 @@ class Engine:
         except (ValueError, RuntimeError) as error:
             self.fail(f"preparing signature {name!r} of {self._label}", error)
 
-        def views(tensors: Mapping[str, int]) -> dict[str, Tensor]:
-            return {key: self.wrapper.tensor(self._interpreter, index, subgraph) for key, index in tensors.items()}
-
-        call = Call(name, self, subgraph, views(definition["inputs"]), views(definition["outputs"]))
-        for tensor in call.inputs.values():
-            tensor[...] = 0
-        return call
+        return Call(name, self, subgraph, definition["inputs"], definition["outputs"])
 
     def fail(self, doing: str, error: Exception) -> NoReturn:
         """Raises the runtime's own error as a `RuntimeFailure` with cause and fix."""
@@ -199,5 +230,5 @@ def _verify(model: bytes | Path) -> None:
     try:
         _interpreter_class(VERIFIER)(model_content=content)
     except (ValueError, RuntimeError) as error:
-        if "flatbuffer" in str(error).lower() or "schema version" in str(error):
+        if re.search(DAMAGED, str(error)):  # what else this runtime objects to is for the chosen one to say
             raise

@@ -9,6 +9,9 @@ from edgelm.errors import RuntimeFailure
 
 NEWER_FIX = "edgelm convert MODEL --recipe int8-tflite2.14 writes a form old runtimes run; or ship ai-edge-litert with the app"
 
+DAMAGED = r"not a valid Flatbuffer|model identifier|schema version|out of range offset"
+"""What the runtimes say of a file that is cut short or no flatbuffer."""
+
 Translation = Callable[[re.Match[str], str, str], RuntimeFailure]
 
 
@@ -92,7 +95,7 @@ TRANSLATIONS: Mapping[str, Translation] = {
     r"builtin_code out of range: (?P<code>\d+)": _unknown_op,
     r"Select TensorFlow op\(s\)(?:.*?\((?P<op>Flex\w+)\) failed)?": _flex,
     r"unresolved custom op: (?P<op>\w+)": _custom,
-    r"not a valid Flatbuffer|model identifier|schema version": _damaged,
+    DAMAGED: _damaged,
     r"Could not open|No such file|Is a directory|Permission denied": _missing,
     r"Node number (?P<node>\d+) \((?P<op>\w+)\) failed to (?P<what>prepare|invoke)": _prepare,
 }

@@ -24,7 +24,7 @@ BEAM = 3
 RECENT = 64
 """Tokens the repetition penalty looks back on."""
 
-WORD_CHARACTERS = frozenset(b"'-")
+WORD_CHARACTERS = (b"'", b"-")
 """ASCII characters besides letters and digits that go on with a word."""
 
 
@@ -67,9 +67,7 @@ def suggest(session: Session[Any], tokenizer: Tokenizer, text: str, n: int = 3) 
     return [Suggestion(word, probability) for word, probability in best]
 
 
-def complete(
-    session: Session[Any], tokenizer: Tokenizer, text: str, max_tokens: int, settings: SamplingSettings, seed: int = 0
-) -> Iterator[str]:
+def complete(session: Session[Any], tokenizer: Tokenizer, text: str, max_tokens: int, settings: SamplingSettings) -> Iterator[str]:
     """Continues a text, yielding it as it is written.
 
     It ends after `max_tokens` tokens or at a boundary. When the context is full, its last half is read again and writing goes on.
@@ -79,8 +77,7 @@ def complete(
         tokenizer: Of the same model.
         text: The beginning.
         max_tokens: Tokens to add at most.
-        settings: How each token is chosen.
-        seed: Equal seeds give equal texts.
+        settings: How each token is chosen; equal seeds give equal texts.
 
     Yields:
         Whole characters; a character that spans several tokens comes with the last of them.
@@ -88,7 +85,7 @@ def complete(
     Raises:
         RuntimeFailure: The runtime failed.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(settings.seed)
     decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
     ids = _prompt(session, tokenizer, text, room=1)
     logits = session.prefill(ids)
@@ -129,7 +126,7 @@ def _writable(logits: NDArray[np.float32], tokenizer: Tokenizer) -> NDArray[np.f
 
 @dataclass(frozen=True)
 class _Pieces:
-    """Boolean rows (vocab,): tokens a word can start with, go on with, and be followed by."""
+    """Boolean rows (vocab,): tokens a word can start with, go on with, and end before; padding is none of them."""
 
     starts: NDArray[np.bool_]
     continues: NDArray[np.bool_]
@@ -140,11 +137,11 @@ class _Pieces:
 def _pieces(tokenizer: Tokenizer, vocab_size: int) -> _Pieces:
     starts, continues, ends = (np.zeros(vocab_size, bool) for _ in range(3))
     for i in range(min(tokenizer.vocab_size, vocab_size)):
+        begins, first = tokenizer.is_word_start(i), tokenizer.piece_bytes(i)[:1]
         special = i in tokenizer.special_ids or i == tokenizer.boundary_id
-        first = tokenizer.piece_bytes(i)[:1]
-        starts[i] = tokenizer.is_word_start(i) and not special
-        ends[i] = special or tokenizer.is_word_start(i) or not (first >= b"\x80" or first.isalnum() or first[0] in WORD_CHARACTERS)
-        continues[i] = not ends[i]
+        starts[i] = begins and not special
+        continues[i] = not begins and not special and (first >= b"\x80" or first.isalnum() or first in WORD_CHARACTERS)
+        ends[i] = not continues[i]
     return _Pieces(starts, continues, ends)
 
 

@@ -29,6 +29,7 @@ class SamplingSettings:
         top_p: Nucleus sampling (Holtzman et al. 2020): only the fewest likeliest tokens whose probabilities sum to at least
             top_p are drawn from; 1 for all. With top-k, the probabilities are those among the k.
         repetition_penalty: Keskar et al. 2019: positive logits of recent tokens are divided by it, others multiplied; 1 for none.
+        seed: Of the generator a continuation draws from; `sample` is given a generator instead.
 
     Raises:
         RuntimeFailure: A value is out of range.
@@ -38,6 +39,7 @@ class SamplingSettings:
     top_k: int = 0
     top_p: float = 1.0
     repetition_penalty: float = 1.0
+    seed: int = 0
 
     def __post_init__(self) -> None:
         for name, good, allowed in (
@@ -45,6 +47,7 @@ class SamplingSettings:
             ("top_k", self.top_k >= 0, "0 (all) or more"),
             ("top_p", 0 < self.top_p <= 1, "more than 0, at most 1 (all)"),
             ("repetition_penalty", self.repetition_penalty > 0, "more than 0; 1 for none"),
+            ("seed", self.seed >= 0, "0 or more"),
         ):
             if not good:
                 raise RuntimeFailure(f"{name} = {getattr(self, name)}", allowed=allowed)

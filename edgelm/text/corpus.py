@@ -119,9 +119,7 @@ def encode_documents(documents: Iterable[list[str]], tokenizer: Tokenizer) -> It
             yield np.array(ids, np.int32)
 
 
-def token_documents(
-    corpus: Corpus, tokenizer: Tokenizer, split: Split, limit_tokens: int | None = None
-) -> Iterator[NDArray[np.int32]]:
+def token_documents(corpus: Corpus, tokenizer: Tokenizer, split: Split, limit_tokens: int | None = None) -> Iterator[NDArray[np.int32]]:
     """`encode_documents` of a split, up to the document that would exceed `limit_tokens` (one document at least)."""
     total = 0
     for ids in encode_documents(corpus.documents(split), tokenizer):

@@ -11,11 +11,13 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import sentencepiece
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from edgelm.errors import TokenizerError
+from edgelm.text.library_errors import library_errors
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
 UNIGRAM, BPE, CHAR = 1, 2, 4
@@ -75,8 +77,13 @@ def load_sentencepiece(path: Path) -> Tokenizer:
     """
     content = path.read_bytes()
     model = parse_model(content, str(path))
+    processor = sentencepiece.SentencePieceProcessor()
+    try:
+        processor.LoadFromSerializedProto(content)
+    except RuntimeError as error:
+        raise TokenizerError(f"{path} is refused by sentencepiece: {error}") from error
     tokenizer = convert(model, str(path))
-    _prove(tokenizer, model, content, str(path))
+    _prove(tokenizer, model, processor, str(path))
     return tokenizer
 
 
@@ -120,6 +127,11 @@ def convert(model: SentencePieceModel, name: str) -> Tokenizer:
     unknown = next((i for i, piece in enumerate(model.pieces) if piece.kind == UNKNOWN), None)
     if unknown is None:
         raise TokenizerError(f"{name} has no piece for unknown text", allowed="sentencepiece models with an <unk> piece")
+    with library_errors(name):
+        return _build(model, unknown)
+
+
+def _build(model: SentencePieceModel, unknown: int) -> Tokenizer:
     symbols = sorted(model.texts(USER_DEFINED), key=lambda text: (-len(text), text))
     if model.algorithm == UNIGRAM:
         vocabulary = [(piece.text, piece.score) for piece in model.pieces]
@@ -149,36 +161,34 @@ def _bpe(model: SentencePieceModel, unknown: str, whole_symbols: bool) -> models
             if left in mergeable and right in mergeable:
                 merges.append((-piece.score, ids[left], ids[right], left, right))
     pairs = [(left, right) for *_, left, right in sorted(merges)]
-    return models.BPE(
-        ids, pairs, unk_token=unknown, fuse_unk=True, byte_fallback=model.byte_fallback, ignore_merges=whole_symbols
-    )
+    return models.BPE(ids, pairs, unk_token=unknown, fuse_unk=True, byte_fallback=model.byte_fallback, ignore_merges=whole_symbols)
 
 
 def _normalizer(model: SentencePieceModel) -> normalizers.Normalizer:
     """normalizer.cc: rules, then squeezed spaces, then the dummy prefix, then U+2581 for spaces, then no trailing U+2581."""
     space = SPACE if model.escape_spaces else " "
-    steps: list[normalizers.Normalizer] = [normalizers.Precompiled(model.charsmap)] if model.charsmap else []
+    steps: list[normalizers.Normalizer] = []
+    if model.charsmap:
+        rules = normalizers.Precompiled(model.charsmap)
+        # Precompiled sees five bytes of a grapheme at most, too few for a decomposed Hangul or kana: compose those before
+        steps = [normalizers.NFC(), rules] if rules.normalize_str("e\u0301") == "\u00e9" else [rules]
     if model.squeeze_spaces:
-        steps += [normalizers.Replace(Regex("^ +| +$"), ""), normalizers.Replace(Regex(" {2,}"), " ")]
+        steps += [normalizers.Replace(Regex(r"\A +| +\z"), ""), normalizers.Replace(Regex(" {2,}"), " ")]
     if model.dummy_prefix:
         steps.append(normalizers.Prepend(space))
     if model.escape_spaces:
         steps.append(normalizers.Replace(" ", SPACE))
     if model.squeeze_spaces:
-        steps.append(normalizers.Replace(Regex(f"{space}+$"), ""))
+        steps.append(normalizers.Replace(Regex(rf"{space}+\z"), ""))
     return normalizers.Sequence(steps)
 
 
-def _prove(tokenizer: Tokenizer, model: SentencePieceModel, content: bytes, name: str) -> None:
+def _prove(tokenizer: Tokenizer, model: SentencePieceModel, processor: Any, name: str) -> None:
     """Both libraries must give the same ids on the pieces, twenty to a line."""
-    processor = sentencepiece.SentencePieceProcessor()
-    try:
-        processor.LoadFromSerializedProto(content)
-    except RuntimeError as error:
-        raise TokenizerError(f"{name} is refused by sentencepiece: {error}") from error
     texts = [piece.text.replace(SPACE, " ") for piece in model.pieces if piece.kind in (NORMAL, USER_DEFINED)]
     lines = ["".join(texts[i : i + 20]) for i in range(0, len(texts), 20)] + ["", " ", "  two  spaces "]
-    converted = [encoding.ids for encoding in tokenizer.encode_batch(lines, add_special_tokens=False)]
+    with library_errors(name):
+        converted = [encoding.ids for encoding in tokenizer.encode_batch(lines, add_special_tokens=False)]
     for line, ids, wanted in zip(lines, converted, processor.Encode(lines), strict=True):
         if ids != wanted:
             raise TokenizerError(

@@ -109,16 +109,18 @@ class Tokenizer:
         return self._tokens.get(int(token_id), "")
 
     def piece(self, token_id: int) -> str:
-        """Text one token stands for, with its leading space where it begins a word inside a line; bytes that are no
-        character of their own are shown as U+FFFD; special tokens as they are written.
+        """Text one token stands for, with the leading space of a token that begins a word.
+
+        Bytes that are no character of their own are shown as U+FFFD, special tokens as they are written.
         """
         if int(token_id) in self.special_ids:
             return self.token(token_id)
         return self.piece_bytes(token_id).decode("utf-8", errors="replace")
 
     def piece_bytes(self, token_id: int) -> bytes:
-        """UTF-8 bytes one token stands for, empty for special tokens; the pieces of a text joined give the text
-        (after normalization, and with a leading space where the tokenizer puts one).
+        """UTF-8 bytes one token stands for; empty for special tokens.
+
+        The pieces of a text joined give the text after normalization, with a leading space where the tokenizer puts one.
         """
         if int(token_id) in self.special_ids:
             return b""
@@ -136,10 +138,13 @@ class Tokenizer:
         return token.replace(_SPACE, " ").encode("utf-8")
 
     def is_word_start(self, token_id: int) -> bool:
-        """The token begins a new word: it has a leading space (byte-level `Ġ`, metaspace `▁`), no `##` (WordPiece), is white
-        space (characters) or a boundary; tokens of word-level tokenizers always do.
+        """Whether the token begins a new word.
+
+        It does with a leading space (byte-level `Ġ`, metaspace `▁`, white space of a character tokenizer), without `##`
+        (WordPiece), always for word-level tokenizers, and for special tokens such as the boundary; not for
+        the unknown token of other kinds.
         """
-        if self.kind == "word" or int(token_id) in self.special_ids:
+        if self.kind == "word" or int(token_id) in self.special_ids - {self.unknown_id}:
             return True
         return self.piece_bytes(token_id)[:1].isspace()
 
@@ -186,9 +191,7 @@ def train_byte_bpe(lines: Iterable[str], vocab_size: int, lowercase: bool = Fals
         raw.normalizer = _normalizer(lowercase)
     raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
     raw.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size, special_tokens=[BOUNDARY], initial_alphabet=sorted(alphabet), show_progress=False
-    )
+    trainer = trainers.BpeTrainer(vocab_size=vocab_size, special_tokens=[BOUNDARY], initial_alphabet=sorted(alphabet), show_progress=False)
     return _train(raw, lines, trainer)
 
 

@@ -9,9 +9,12 @@ from typing import Any
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from edgelm.errors import TokenizerError
+from edgelm.text.library_errors import library_errors
 from edgelm.text.sentencepiece_model import load_sentencepiece
 
 ALLOWED = "tokenizer.json; vocab.json with merges.txt; a sentencepiece .model; or a folder with one of them"
+PROBE = "Héllo ﬁ ﾊﾟ"
+"""A first text for a tokenizer that was read: broken normalization rules only show in use."""
 BYTE_LEVEL_SPECIALS = ("<|endoftext|>", "<s>", "</s>", "<pad>", "<unk>", "<mask>")
 
 
@@ -43,10 +46,11 @@ def parse_tokenizer_json(text: str, name: str) -> Tokenizer:
     parsed = _json(text, name)
     if not isinstance(parsed, dict) or not isinstance(parsed.get("model"), dict):
         raise TokenizerError(f"{name} has no model section: it is no tokenizer.json", allowed=ALLOWED)
-    try:
+    if parsed["model"].get("type") == "BPE":
+        _check_merges(parsed["model"], name)
+    with library_errors(name):
         tokenizer = Tokenizer.from_str(text)
-    except Exception as error:  # the library raises bare Exception for everything
-        raise TokenizerError(f"{name} is refused by the tokenizers library: {error}", allowed="tokenizer.json of tokenizers") from error
+        tokenizer.encode(PROBE)
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer
@@ -74,19 +78,30 @@ def _read_byte_bpe(vocabulary_file: Path, merges_file: Path) -> Tokenizer:
     if not isinstance(vocabulary, dict) or not all(type(i) is int for i in vocabulary.values()):
         raise TokenizerError(f"{vocabulary_file} is no map from piece to id", allowed='{"the": 1169, ...}')
     lines = _text(merges_file).split("\n")
-    merges = [tuple(line.rstrip("\r").split(" ")) for line in lines if line.strip() and not line.startswith("#version")]
-    for merge in merges:
-        if len(merge) != 2:
-            raise TokenizerError(f"{merges_file}: {' '.join(merge)!r} is no pair of pieces", allowed="two pieces a line")
-    try:
-        tokenizer = Tokenizer(models.BPE(vocabulary, merges))
-    except Exception as error:  # the library raises bare Exception for a merge whose pieces the vocabulary lacks
-        raise TokenizerError(f"{merges_file} does not fit {vocabulary_file.name}: {error}") from error
+    merges = [line.rstrip("\r").split(" ") for line in lines if line.strip() and not line.startswith("#version")]
+    _check_merges({"vocab": vocabulary, "merges": merges}, str(merges_file))
+    with library_errors(str(merges_file)):
+        tokenizer = Tokenizer(models.BPE(vocabulary, [(left, right) for left, right in merges]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     specials = [AddedToken(name, special=True, normalized=False) for name in BYTE_LEVEL_SPECIALS if name in vocabulary]
     tokenizer.add_special_tokens(specials)
     return tokenizer
+
+
+def _check_merges(model: dict[str, Any], name: str) -> None:
+    """Every merge is two pieces that give a third; the library panics where they don't."""
+    vocabulary, merges = model.get("vocab"), model.get("merges")
+    if not isinstance(vocabulary, dict) or not isinstance(merges, list):
+        raise TokenizerError(f"{name}: its BPE model has no vocabulary or no merges", allowed=ALLOWED)
+    prefix = len(model.get("continuing_subword_prefix") or "")
+    for merge in merges:
+        pair = merge.split(" ") if isinstance(merge, str) else merge
+        if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(piece, str) for piece in pair):
+            raise TokenizerError(f"{name}: the merge {merge!r} is no pair of pieces", allowed="two pieces a merge")
+        missing = next((piece for piece in (*pair, pair[0] + pair[1][prefix:]) if piece not in vocabulary), None)
+        if missing is not None:
+            raise TokenizerError(f"{name}: the merge {' '.join(pair)!r} needs {missing!r}, which is not in the vocabulary")
 
 
 def _text(path: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -61,13 +62,18 @@ class BufferPool:
         index, stored = self._by_name.setdefault(name, (len(self.buffers), q))
         if index == len(self.buffers):
             return self._append(q.data)
-        if stored is not q and (stored.encoding is not q.encoding or stored.shape != q.shape or not np.array_equal(stored.data, q.data)):
+        if stored is not q and not _same(stored, q):
             raise ValueError(f"two different weights are called {name!r}")
         return index
 
     def _append(self, data: NDArray[np.uint8]) -> int:
         self.buffers.append(data)
         return len(self.buffers) - 1
+
+
+def _same(a: QuantizedTensor, b: QuantizedTensor) -> bool:
+    equal_scales = b.scales is None if a.scales is None else b.scales is not None and np.array_equal(a.scales, b.scales)
+    return a.encoding is b.encoding and a.shape == b.shape and equal_scales and np.array_equal(a.data, b.data)
 
 
 class Graph:
@@ -109,9 +115,8 @@ class Graph:
         Returns:
             (rows, columns) of dtype float32, float16, int8 or int4.
         """
-        key = ("weight", name)
+        key, buffer = ("weight", name), self._pool.weight(name, q)
         if key not in self._made:
-            buffer = self._pool.weight(name, q)
             quantization = self._quantization(name, q)
             self._made[key] = self._tensor(q.shape, _WEIGHT_DTYPES[q.encoding], name=name, buffer=buffer, quantization=quantization)
         return self._made[key]
@@ -128,9 +133,8 @@ class Graph:
             raise UnsupportedModelError(
                 f"weight {name} is {q.encoding}: the form with one scale takes int8", allowed="int8, float16, float32"
             )
-        key = ("per tensor", name)
+        key, buffer = ("per tensor", name), self._pool.weight(name, q)
         if key not in self._made:
-            buffer = self._pool.weight(name, q)
             self._made[key] = self._tensor(q.shape, "int8", name=f"{name}:unscaled", buffer=buffer, quantization=_ONE_SCALE)
         return self._made[key]
 
@@ -164,6 +168,10 @@ class Graph:
         self._record.tensors.append(TensorRecord(name or f"t{tensor.index}", tensor.shape, dtype, buffer, quantization))
         return tensor
 
+    def _declare_batch_varies(self, tensor: Tensor) -> None:
+        """Declares the leading axis of `tensor` unknown, for kernels that trust a full shape more than their resized input."""
+        self._record.tensors[tensor.index] = dataclasses.replace(self._record.tensors[tensor.index], batch_varies=True)
+
     def _quantization_of(self, tensor: Tensor) -> Quantization | None:
         return self._record.tensors[tensor.index].quantization
 
@@ -178,11 +186,24 @@ class Graph:
         quantization: Quantization | None = None,
     ) -> Tensor:
         """Adds an op with one output, of the first input's dtype unless `dtype` says otherwise; None is an absent optional input."""
+        return self._ops(op, inputs, [shape], options, dtype=dtype, quantization=quantization)[0]
+
+    def _ops(
+        self,
+        op: str,
+        inputs: Sequence[Tensor | None],
+        shapes: Sequence[Sequence[int]],
+        options: Any = None,
+        *,
+        dtype: str = "",
+        quantization: Quantization | None = None,
+    ) -> list[Tensor]:
+        """As `_op`, with one output for each of `shapes`."""
         present = [tensor for tensor in inputs if tensor is not None]
-        output = self._tensor(shape, dtype or present[0].dtype, quantization=quantization)
+        outputs = [self._tensor(shape, dtype or present[0].dtype, quantization=quantization) for shape in shapes]
         per_row = any(known.per_row for known in map(self._quantization_of, present) if known)
         rank = max((len(tensor.shape) for tensor in present), default=0)
         version = op_version(op, [tensor.dtype for tensor in present], per_row=per_row, rank=rank)
         indices = tuple(-1 if tensor is None else tensor.index for tensor in inputs)
-        self._record.operators.append(OperatorRecord(op, version, indices, (output.index,), options))
-        return output
+        self._record.operators.append(OperatorRecord(op, version, indices, tuple(output.index for output in outputs), options))
+        return outputs

@@ -91,7 +91,8 @@ def read_attached(data: bytes) -> dict[str, bytes]:
         with zipfile.ZipFile(stream) as archive:
             entries = archive.infolist()
             if sum(entry.file_size for entry in entries) > _MOST_BYTES:
-                raise ArtifactError("the files inside the .tflite model unpack to over 256 MiB", allowed="up to 256 MiB")
+                limit = f"{_MOST_BYTES >> 20} MiB"
+                raise ArtifactError(f"the files inside the .tflite model unpack to over {limit}", allowed=f"up to {limit}")
             return {entry.filename: archive.read(entry) for entry in entries}
     except (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, ValueError, RuntimeError) as error:
         raise ArtifactError(f"the files inside the .tflite model cannot be read ({error})", fix="convert the model again") from error

@@ -1,7 +1,8 @@
 """Plain records of a TFLite model, and their FlatBuffer bytes.
 
 The layout is that of TFLite's schema.fbs (identifier `TFL3`), written with three differences from the generated object API: identical
-scales are stored once however many tensors use them; buffers of 1 KiB and more lie after the root table (`Buffer.offset` and `size`,
+scales, tensors and ops are stored once however many subgraphs use them (a rung of a decode ladder differs from the next in a few shapes
+only); buffers of 1 KiB and more lie after the root table (`Buffer.offset` and `size`,
 64-byte aligned), so that a runtime maps the file and touches weights only when it packs them; smaller ones are 16-byte aligned.
 """
 
@@ -50,13 +51,14 @@ class Quantization:
 
 @dataclass(frozen=True)
 class TensorRecord:
-    """A tensor of a subgraph; buffer 0 means it is computed."""
+    """A tensor of a subgraph; buffer 0 means it is computed; `batch_varies` declares its leading axis unknown (-1)."""
 
     name: str
     shape: tuple[int, ...]
     dtype: str
     buffer: int = 0
     quantization: Quantization | None = None
+    batch_varies: bool = False
 
 
 @dataclass(frozen=True)
@@ -213,6 +215,13 @@ class _ModelPacker:
         return int(schema.SubGraphEnd(builder))
 
     def _operator(self, operator: OperatorRecord, numbers: Mapping[tuple[str, int], int]) -> int:
+        options = operator.options and (type(operator.options).__name__, vars(operator.options))
+        key = ("operator", repr((operator.op, operator.version, operator.inputs, operator.outputs, options)).encode())
+        if key not in self._shared:
+            self._shared[key] = self._pack_operator(operator, numbers)
+        return self._shared[key]
+
+    def _pack_operator(self, operator: OperatorRecord, numbers: Mapping[tuple[str, int], int]) -> int:
         entry = schema.OperatorT()
         entry.opcodeIndex = numbers[operator.op, operator.version]
         entry.inputs, entry.outputs = np.array(operator.inputs, np.int32), np.array(operator.outputs, np.int32)
@@ -222,10 +231,17 @@ class _ModelPacker:
         return int(entry.Pack(self._builder))
 
     def _tensor(self, tensor: TensorRecord) -> int:
-        builder = self._builder
         shape = self._shared_vector(np.array(tensor.shape, np.int32))
         name = self._shared_string(tensor.name)
         quantization = self._quantization(tensor.quantization) if tensor.quantization else 0
+        signature = self._shared_vector(np.array((-1, *tensor.shape[1:]), np.int32)) if tensor.batch_varies else 0
+        key = ("tensor", repr((shape, name, quantization, signature, tensor.dtype, tensor.buffer)).encode())
+        if key not in self._shared:
+            self._shared[key] = self._pack_tensor(tensor, shape, name, quantization, signature)
+        return self._shared[key]
+
+    def _pack_tensor(self, tensor: TensorRecord, shape: int, name: int, quantization: int, signature: int) -> int:
+        builder = self._builder
         schema.TensorStart(builder)
         schema.TensorAddShape(builder, shape)
         schema.TensorAddType(builder, TENSOR_TYPES[tensor.dtype])
@@ -233,6 +249,8 @@ class _ModelPacker:
         schema.TensorAddName(builder, name)
         if quantization:
             schema.TensorAddQuantization(builder, quantization)
+        if signature:
+            schema.TensorAddShapeSignature(builder, signature)
         schema.TensorAddHasRank(builder, True)
         return int(schema.TensorEnd(builder))
 

@@ -127,7 +127,7 @@ def unsupported_ops(runtime: str, required: Mapping[str, int]) -> dict[str, tupl
 
 
 # (newest in tflite-runtime 2.14.0, newest in ai-edge-litert 2.1.0) -> ops, as their register.cc have it: both were asked for every
-# builtin op and version. Both have every version from 1 up to the newest. tests/tflite/test_versions.py asks them again.
+# builtin op and version. They have all older versions too (BROADCAST_TO starts at 2). tests/tflite/test_versions.py asks them again.
 _OPS_BY_VERSIONS: Mapping[tuple[int, int], str] = {
     (0, 1): (
         "DILATE REDUCE_WINDOW STABLEHLO_ADD STABLEHLO_AND STABLEHLO_CASE STABLEHLO_COMPOSITE STABLEHLO_GATHER STABLEHLO_MAXIMUM "

@@ -143,6 +143,14 @@ class GraphBuilder(Graph):
         """-x."""
         return self._op("NEG", [x], x.shape, schema.NegOptionsT())
 
+    def sin(self, x: Tensor) -> Tensor:
+        """Sine of x in radians."""
+        return self._op("SIN", [x], x.shape)
+
+    def cos(self, x: Tensor) -> Tensor:
+        """Cosine of x in radians."""
+        return self._op("COS", [x], x.shape, schema.CosOptionsT())
+
     def logistic(self, x: Tensor) -> Tensor:
         """1 / (1 + exp(-x))."""
         return self._op("LOGISTIC", [x], x.shape)
@@ -202,7 +210,23 @@ class GraphBuilder(Graph):
         begins, sizes = np.zeros(len(x.shape), np.int32), np.full(len(x.shape), -1, np.int32)
         begins[axis], sizes[axis] = begin, size
         shape = (*x.shape[:axis], length, *x.shape[axis + 1 :])
-        return self._op("SLICE", [x, self.constant(begins), self.constant(sizes)], shape, schema.SliceOptionsT())
+        output = self._op("SLICE", [x, self.constant(begins), self.constant(sizes)], shape, schema.SliceOptionsT())
+        if axis or size == -1:
+            self._declare_batch_varies(output)  # SLICE keeps a fully declared output shape, whatever its input was resized to
+        return output
+
+    def split(self, x: Tensor, count: int) -> list[Tensor]:
+        """`count` equal parts of x along its last axis.
+
+        Raises:
+            UnsupportedModelError: The axis has no `count` equal parts.
+        """
+        if x.shape[-1] % count:
+            raise UnsupportedModelError(f"a tensor {x.shape} has no {count} equal parts along its last axis")
+        options = schema.SplitOptionsT()
+        options.numSplits = count
+        axis = self.constant(np.array(len(x.shape) - 1, np.int32))
+        return self._ops("SPLIT", [axis, x], [(*x.shape[:-1], x.shape[-1] // count)] * count, options, dtype=x.dtype)
 
     def concatenate(self, tensors: Sequence[Tensor], axis: int = -1) -> Tensor:
         """Tensors one after the other along `axis`."""

@@ -6,7 +6,7 @@ and sources that yield log-probabilities become comparable.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,16 @@ from numpy.typing import NDArray
 from edgelm.errors import RuntimeFailure
 from edgelm.report import Check
 from edgelm.runtime.session import ForwardSession, Session, TransformerSession, open_session
-from edgelm.spec import Encoding, SourceLogits
+from edgelm.spec import SourceLogits
+from edgelm.validate.parity_limits import PREFILL_MISSED, Missed, ParityLimits, limits_for
+
+__all__ = ["NEAR_TIE", "TIE", "ParityLimits", "ParityResult", "checks", "limits_for", "parity", "parity_on"]
 
 TIE = 1e-4
 """Tokens whose source logits differ by less than the float32 limit count as equally good."""
+
+NEAR_TIE = 0.1
+"""In nats: the source gives one token at most 10 % more probability than the other. Rounding swaps such tokens at no loss."""
 
 TOP = 3
 """Suggestions a keyboard shows."""
@@ -37,7 +43,8 @@ class ParityResult:
         scale: Largest |centred logit| of the source.
         mean_kl: Mean over positions of KL(source || artifact), in nats: what the loss grows by where the source is right.
         max_kl: Its largest value at one position.
-        top1_agreement: Share of positions where the artifact's top token is the source's, or one that ties with it (`TIE`).
+        top1_agreement: Share of positions where the artifact's top token is the source's, or ties with it (`TIE`).
+        clear_agreement: The same, near ties (`NEAR_TIE`) allowed: what is missing are clear preferences that were lost.
         top3_agreement: Share of positions where the source's top token is among the artifact's top three.
         top3_overlap: Mean share of the source's top three that are among the artifact's, in any order.
         sqnr_db: Power of the source's centred logits over that of the differences, in dB; infinite when equal.
@@ -54,6 +61,7 @@ class ParityResult:
     mean_kl: float
     max_kl: float
     top1_agreement: float
+    clear_agreement: float
     top3_agreement: float
     top3_overlap: float
     sqnr_db: float
@@ -126,8 +134,9 @@ def _scored(session: Session[Any], window: NDArray[np.integer[Any]]) -> Iterator
 
 
 def _centred(logits: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
-    wide = logits.astype(np.float64)
-    return wide - wide.mean()
+    wide: NDArray[np.float64] = logits.astype(np.float64)
+    wide -= wide.mean()
+    return wide
 
 
 def _log_softmax(centred: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -143,7 +152,7 @@ class _Sums:
         self.positions = 0
         self._top = top
         self._max_abs = self._scale = self._kl = self._max_kl = self._signal = self._noise = 0.0
-        self._top1 = self._hits = self._overlap = 0.0
+        self._top1 = self._clear = self._hits = self._overlap = 0.0
         self._first: int | None = None
         self._margin = 0.0
 
@@ -168,6 +177,7 @@ class _Sums:
         margin = float(source[best] - source[artifact.argmax()])
         self._hits += best in theirs
         self._overlap += len(own & theirs) / self._top
+        self._clear += margin <= NEAR_TIE
         if margin <= TIE:
             self._top1 += 1
         elif self._first is None:
@@ -183,6 +193,7 @@ class _Sums:
             mean_kl=self._kl / n,
             max_kl=self._max_kl,
             top1_agreement=self._top1 / n,
+            clear_agreement=self._clear / n,
             top3_agreement=self._hits / n,
             top3_overlap=self._overlap / n,
             sqnr_db=10 * float(np.log10(self._signal / self._noise)) if self._noise else float("inf"),
@@ -190,83 +201,6 @@ class _Sums:
             divergence_margin=self._margin,
             prefill_difference=prefill_difference,
         )
-
-
-@dataclass(frozen=True)
-class ParityLimits:
-    """What an artifact may differ by.
-
-    Attributes:
-        max_abs_difference: Of centred logits, times the larger of 1 and their scale; None where rounding decides that.
-        mean_kl: In nats a position.
-        top1_agreement: Least share.
-        reason: Why these.
-        cause: The top cause when they are missed.
-        fix: The next command then, with what it should bring.
-    """
-
-    max_abs_difference: float | None
-    mean_kl: float
-    top1_agreement: float
-    reason: str
-    cause: str
-    fix: str
-
-
-LIMITS: Mapping[Encoding, ParityLimits] = {
-    Encoding.FLOAT32: ParityLimits(
-        max_abs_difference=1e-4,
-        mean_kl=1e-6,
-        top1_agreement=0.999,
-        reason="only the order of float32 sums differs: 6e-8 an operation, some hundred operations deep, relative to the logits",
-        cause="the artifact computes something else than the source",
-        fix="edgelm inspect MODEL shows how it was read; please report the model, this is a bug",
-    ),
-    Encoding.FLOAT16: ParityLimits(
-        max_abs_difference=None,
-        mean_kl=1e-3,
-        top1_agreement=0.99,
-        reason="weights keep 11 bits (5e-4 relative)",
-        cause="weights exceed what float16 holds",
-        fix="edgelm convert MODEL --recipe float32 (twice the size, difference below 1e-4)",
-    ),
-    Encoding.INT8: ParityLimits(
-        max_abs_difference=None,
-        mean_kl=1e-2,
-        top1_agreement=0.99,
-        reason="a step is 1/127 of a row's largest weight; the reference LSTM loses 0.0003 nats",
-        cause="outliers in some rows make the steps of the others coarse",
-        fix="edgelm convert MODEL --recipe float16 (twice the size, mean KL below 0.001)",
-    ),
-    Encoding.INT4_BLOCK32: ParityLimits(
-        max_abs_difference=None,
-        mean_kl=0.1,
-        top1_agreement=0.85,
-        reason="a step is 1/7 of the largest of 32 weights; the reference LSTM loses 0.04 nats",
-        cause="4 bits are too few for this model without retraining",
-        fix="edgelm convert MODEL --recipe int8 (1.8 times the size, about a hundredth of the loss)",
-    ),
-    Encoding.INT4: ParityLimits(
-        max_abs_difference=None,
-        mean_kl=0.15,
-        top1_agreement=0.8,
-        reason="a step is 1/7 of a row's largest weight; the reference LSTM loses 0.06 nats",
-        cause="one scale a row is too coarse for 4 bits",
-        fix="edgelm convert MODEL --recipe int4-block32 (12 % larger, about 2/3 of the loss)",
-    ),
-}
-"""Encoding -> limits, finest first. The losses are those of the reference LSTM rounded without retraining."""
-
-
-def limits_for(encodings: Iterable[Encoding]) -> ParityLimits:
-    """The limits of a model that mixes encodings: those of the coarsest; float32's when there are none.
-
-    Example:
-        >>> limits_for([Encoding.FLOAT32, Encoding.INT8]).top1_agreement
-        0.99
-    """
-    order = list(LIMITS)
-    return LIMITS[max(encodings, key=order.index, default=Encoding.FLOAT32)]
 
 
 def checks(result: ParityResult, limits: ParityLimits, runtime: str = "") -> tuple[Check, ...]:
@@ -278,46 +212,40 @@ def checks(result: ParityResult, limits: ParityLimits, runtime: str = "") -> tup
         runtime: Named in the checks; the result's own when empty.
 
     Returns:
-        Mean KL, same top word, largest difference (limited for float32 only), prefill against steps where there is a prefill; then
-        top-three agreement and signal to noise, which have no limits.
+        Mean KL, same top word with and without near ties, largest difference, prefill against steps where there is a prefill;
+        then top-three agreement and signal to noise, which have no limits. Agreements are in percent.
     """
     where = runtime or result.runtime
     scale = max(1.0, result.scale)
     largest = None if limits.max_abs_difference is None else limits.max_abs_difference * scale
+    missed = Missed(_located(limits.missed.cause, result), limits.missed.fix)
     found = [
-        _at_most(f"parity on {where}: mean KL", result.mean_kl, limits.mean_kl, "nats", result, limits),
-        _top1_check(f"parity on {where}: same top word", result, limits),
-        _at_most(f"parity on {where}: largest logit difference", result.max_abs_difference, largest, "", result, limits),
+        _at_most(f"parity on {where}: mean KL", result.mean_kl, limits.mean_kl, "nats", missed),
+        _at_least(f"parity on {where}: same top word, or within 10 %", result.clear_agreement, limits.clear_agreement, missed),
+        _at_least(f"parity on {where}: same top word", result.top1_agreement, limits.top1_agreement, missed),
+        _at_most(f"parity on {where}: largest logit difference", result.max_abs_difference, largest, "", missed),
     ]
     if result.prefill_difference is not None:
-        found.append(_prefill_check(f"parity on {where}: prefill against steps", result, 1e-4 * scale))
+        # Where activations are rounded, a difference in the last bit can grow to what that rounding costs anyway.
+        allowed = max(1e-4 * scale, result.max_abs_difference)
+        found.append(_at_most(f"parity on {where}: prefill against steps", result.prefill_difference, allowed, "", PREFILL_MISSED))
     hits = Check(f"parity on {where}: top word in top three", 100 * result.top3_agreement, unit="%")
     noise = Check(f"parity on {where}: signal to noise", result.sqnr_db, unit="dB")
     return (*found, hits, noise)
 
 
-def _at_most(name: str, measured: float, limit: float | None, unit: str, result: ParityResult, limits: ParityLimits) -> Check:
+def _at_most(name: str, measured: float, limit: float | None, unit: str, missed: Missed) -> Check:
     if limit is None:
         return Check(name, measured, unit=unit)
-    if measured <= limit:
-        return Check(name, measured, limit, unit, passed=True)
-    return Check(name, measured, limit, unit, passed=False, cause=_located(limits.cause, result), fix=limits.fix)
+    passed = measured <= limit  # False for NaN
+    return Check(name, measured, limit, unit, passed, cause="" if passed else missed.cause, fix="" if passed else missed.fix)
 
 
-def _top1_check(name: str, result: ParityResult, limits: ParityLimits) -> Check:
-    measured, limit = 100 * result.top1_agreement, 100 * limits.top1_agreement
-    if measured >= limit:
-        return Check(name, measured, limit, "%", passed=True)
-    return Check(name, measured, limit, "%", passed=False, cause=_located(limits.cause, result), fix=limits.fix)
-
-
-def _prefill_check(name: str, result: ParityResult, rounding: float) -> Check:
-    """Prefill may differ from steps by float32 rounding, or where activations are rounded, by no more than that costs anyway."""
-    measured, limit = result.prefill_difference or 0.0, max(rounding, result.max_abs_difference)
-    if measured <= limit:
-        return Check(name, measured, limit, passed=True)
-    fix = "edgelm inspect FOLDER lists the signatures; please report the model, this is a bug"
-    return Check(name, measured, limit, passed=False, cause="the prefill signature computes something else than the decode ones", fix=fix)
+def _at_least(name: str, share: float, limit: float | None, missed: Missed) -> Check:
+    if limit is None:
+        return Check(name, 100 * share, unit="%")
+    passed = share >= limit
+    return Check(name, 100 * share, 100 * limit, "%", passed, cause="" if passed else missed.cause, fix="" if passed else missed.fix)
 
 
 def _located(cause: str, result: ParityResult) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from edgelm.models.reference import ReferenceSession
 from edgelm.spec import LanguageModel, OpaqueGraph, TransformerSpec
@@ -26,11 +27,12 @@ def sampled(model: LanguageModel, positions: int = POSITIONS, *, start: int = 0,
     session = ReferenceSession(model)
     window = model.spec.max_positions if isinstance(model.spec, TransformerSpec) else positions
     tokens: list[int] = []
-    for position in range(positions):
-        if position % window == 0:
-            session.reset()
-            tokens.append(start)
-        else:
+    with threadpool_limits(1):  # products of one row are too small to share: waiting threads would slow them down tenfold
+        for position in range(positions):
+            if position % window == 0:
+                session.reset()
+                tokens.append(start)
+                continue
             logits = session.step(np.array([tokens[-1]], np.int32))[0].astype(np.float64)  # (vocab,)
             weights = np.exp(logits - logits.max())
             tokens.append(int(rng.choice(len(weights), p=weights / weights.sum())))

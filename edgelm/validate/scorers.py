@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,7 @@ Progress = Callable[[int, int], None]
 """Called with (targets done, targets in all)."""
 
 LOGITS_A_CALL = 8_000_000
-"""Logits a call may return: 32 MB in float32; ranks and log-probabilities take about four times that."""
+"""Logits that one call for several documents may return: 32 MB in float32. One long document alone may return more."""
 TARGETS_A_BATCH = 100_000
 
 
@@ -63,6 +63,7 @@ class StepSession(Protocol):
         """Takes tokens one by one and yields (vocab,) logits after each."""
 
 
+@runtime_checkable
 class BatchSession(StepSession, Protocol):
     """A recurrent session that runs several texts side by side."""
 
@@ -84,6 +85,12 @@ def score_logits(logits: Logits, targets: NDArray[np.integer[Any]]) -> DocumentS
         logits: (n, vocab).
         targets: (n,).
     """
+    rows = max(1, LOGITS_A_CALL // 4 // logits.shape[1])
+    parts = [_score_rows(logits[i : i + rows], targets[i : i + rows]) for i in range(0, len(targets), rows)]
+    return _join(parts)
+
+
+def _score_rows(logits: Logits, targets: NDArray[np.integer[Any]]) -> DocumentScores:
     wanted = logits[np.arange(len(targets)), targets]  # (n,)
     rank = 1 + np.count_nonzero(logits > wanted[:, None], axis=1)
     peak = logits.max(axis=1)
@@ -111,35 +118,28 @@ class SourceScorer:
     def score(self, documents: Iterable[Ids]) -> Iterator[DocumentScores]:
         """See `Scorer`."""
         remaining = iter(documents)
-        longest = max(1, min(self.max_tokens, LOGITS_A_CALL // self.vocab_size))
         while window := list(islice(remaining, 4 * self.batch)):
-            pieces = [(i, piece) for i, ids in enumerate(window) for piece in _pieces(ids, longest)]
-            found: list[list[DocumentScores | None]] = [[] for _ in window]
-            order = sorted(range(len(pieces)), key=lambda j: len(pieces[j][1]))
-            scored: list[DocumentScores | None] = [None] * len(pieces)
-            for group in self._groups(order, [len(piece) - 1 for _, piece in pieces]):
-                for j, scores in zip(group, self._run([pieces[j][1] for j in group]), strict=True):
-                    scored[j] = scores
-            for (i, _), scores in zip(pieces, scored, strict=True):
-                found[i].append(scores)
-            yield from (_join([scores for scores in parts if scores is not None]) for parts in found)
+            pieces = [_pieces(ids, self.max_tokens) for ids in window]
+            scored = iter(self._score_pieces([piece for parts in pieces for piece in parts]))
+            yield from (_join(list(islice(scored, len(parts)))) for parts in pieces)
 
-    def _groups(self, order: list[int], lengths: list[int]) -> Iterator[list[int]]:
-        """Pieces that go into one call, shortest first."""
-        group: list[int] = []
-        for j in order:
-            if group and (len(group) == self.batch or (len(group) + 1) * lengths[j] * self.vocab_size > LOGITS_A_CALL):
-                yield group
-                group = []
-            group.append(j)
-        if group:
-            yield group
+    def _score_pieces(self, pieces: Sequence[Ids]) -> list[DocumentScores]:
+        """Scores in the order of the pieces; pieces of like length go into one call."""
+        order = sorted(range(len(pieces)), key=lambda i: len(pieces[i]))
+        result: dict[int, DocumentScores] = {}
+        while order:
+            size = self.batch
+            while size > 1 and size * len(pieces[order[:size][-1]]) * self.vocab_size > LOGITS_A_CALL:
+                size -= 1
+            group, order = order[:size], order[size:]
+            result |= zip(group, self._run([pieces[i] for i in group]), strict=True)
+        return [result[i] for i in range(len(pieces))]
 
-    def _run(self, pieces: list[Ids]) -> Iterator[DocumentScores]:
+    def _run(self, pieces: Sequence[Ids]) -> Iterator[DocumentScores]:
         longest = max(len(piece) - 1 for piece in pieces)
         ids = np.zeros((len(pieces), longest), np.int32)  # (batch, time)
         for row, piece in enumerate(pieces):
-            ids[row, : len(piece) - 1] = piece[:-1]  # what is right of a causal model's text changes nothing
+            ids[row, : len(piece) - 1] = piece[:-1]  # the padding on the right changes nothing left of it
         logits = self.source_logits(ids)  # (batch, time, vocab)
         for row, piece in enumerate(pieces):
             yield score_logits(logits[row, : len(piece) - 1], piece[1:])
@@ -147,38 +147,37 @@ class SourceScorer:
 
 @dataclass(frozen=True)
 class SessionScorer:
-    """Steps one session through the documents, reset before each."""
+    """Steps a session through the documents, reset before each; with `session.batch` > 1 that many documents side by side."""
 
     session: StepSession
 
     def score(self, documents: Iterable[Ids]) -> Iterator[DocumentScores]:
         """See `Scorer`."""
-        for ids in documents:
-            parts = []
-            for piece in _pieces(ids, self.session.max_positions):
-                self.session.reset()
-                parts += [
-                    score_logits(logits[None], target[None])
-                    for logits, target in zip(self.session.stream(piece[:-1].tolist()), piece[1:], strict=True)
-                ]
-            yield _join(parts)
+        if isinstance(self.session, BatchSession) and self.session.batch > 1:
+            return _side_by_side(self.session, documents)
+        return _one_by_one(self.session, documents)
 
 
-@dataclass(frozen=True)
-class BatchSessionScorer:
-    """Steps `session.batch` documents side by side; a row that ends takes the next document."""
+def _one_by_one(session: StepSession, documents: Iterable[Ids]) -> Iterator[DocumentScores]:
+    for ids in documents:
+        parts = []
+        for piece in _pieces(ids, session.max_positions):
+            session.reset()
+            steps = zip(session.stream(piece[:-1].tolist()), piece[1:], strict=True)
+            parts += [score_logits(logits[None], target[None]) for logits, target in steps]
+        yield _join(parts)
 
-    session: BatchSession
 
-    def score(self, documents: Iterable[Ids]) -> Iterator[DocumentScores]:
-        """See `Scorer`."""
-        rows = _Rows(documents, self.session.batch)
-        self.session.reset()
-        while rows.occupied.any():
-            self.session.reset_rows(rows.fresh)
-            logits = self.session.step_batch(rows.tokens())  # (batch, vocab)
-            rows.record(score_logits(logits, rows.targets()))
-            yield from rows.finished()
+def _side_by_side(session: BatchSession, documents: Iterable[Ids]) -> Iterator[DocumentScores]:
+    """A row whose document ends takes the next one."""
+    rows = _Rows(documents, session.batch)
+    session.reset()
+    while rows.occupied.any():
+        session.reset_rows(rows.fresh)
+        logits = session.step_batch(rows.tokens())  # (batch, vocab)
+        rows.record(score_logits(logits, rows.targets()))
+        yield from rows.finished()
+    yield from rows.finished()
 
 
 class _Rows:

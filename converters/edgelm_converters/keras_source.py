@@ -1,0 +1,387 @@
+"""Runs a Keras model in its own framework, as a function from token ids to logits: the source's side of every proof.
+
+Models with a fixed batch or time, or with states kept between calls, are rebuilt by their framework from the same config with these
+freed, if the rebuilt model gives the same outputs; otherwise they run as they are, on padded input.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgelm.errors import MissingDependencyError, SourceError, UnsupportedModelError
+from edgelm.spec import SourceLogits
+from edgelm_converters.keras_version1 import modernise
+
+_PROBE_TIME = 8
+_CALL_TIMES = (64, 32, 16, _PROBE_TIME)
+_TOLERANCE = 1e-4  # of the outputs' largest magnitude: float32 sums in another order differ by about 1e-6
+_SMALLEST = 1e-30  # probabilities below it have lost their digits in float32; log stays finite
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model in its framework, as it is.
+
+    Attributes:
+        outputs: array of the input's shape and dtype -> all outputs as arrays.
+        shape: of the input, None where free: (batch, time) of ids, or (batch, time, vocab) of one-hot rows.
+        dtype: of the input.
+        framework: name and version.
+    """
+
+    outputs: Callable[[NDArray[Any]], list[NDArray[Any]]]
+    shape: tuple[int | None, ...]
+    dtype: str
+    framework: str
+
+
+@dataclass(frozen=True)
+class Source:
+    """A language model in its framework.
+
+    Attributes:
+        framework: name and version.
+        time: tokens it takes at a time; None when free.
+        call_time: tokens a converted graph takes: `time`, or the largest of 64, 32, 16, 8 that the model runs on.
+        vocab_size: scores per position.
+        probabilities: it gives probabilities, which `logits` maps through log.
+        last_only: it gives scores for the last position only; `logits` runs every prefix.
+        logits: ids (batch, time) int32 -> (batch, time, vocab) float32.
+    """
+
+    framework: str
+    time: int | None
+    call_time: int
+    vocab_size: int
+    probabilities: bool
+    last_only: bool
+    logits: SourceLogits
+
+
+def framework_errors() -> tuple[type[Exception], ...]:
+    """What Keras and TensorFlow raise on models they cannot load or run."""
+    tf = _import("tensorflow")
+    plain = (ValueError, TypeError, KeyError, AttributeError, IndexError, OSError, RuntimeError, NotImplementedError, ImportError)
+    return (*plain, tf.errors.OpError)
+
+
+def load(path: Path, file_format: str, keras_version: str, *, trust: bool = False) -> Loaded:
+    """Loads a model with the framework that wrote it, ready to run.
+
+    Args:
+        path: file or SavedModel folder, checked for safety already unless trusted.
+        file_format: `keras`, `keras-h5` or `saved-model`.
+        keras_version: as the file says.
+        trust: lets the framework run code from the file.
+
+    Raises:
+        SourceError: the framework cannot load it.
+        UnsupportedModelError: it has more than one input.
+        MissingDependencyError: the framework is not installed.
+    """
+    if file_format == "saved-model":
+        return _loaded_signature(path)
+    model, framework = open_model(path, keras_version, trust=trust)
+    return _loaded(model, framework)
+
+
+def open_model(path: Path, keras_version: str, *, trust: bool = False) -> tuple[Any, str]:
+    """A `.keras` or `.h5` model as the object of its framework (keras 3, or tf_keras for all older ones), and that framework's version.
+
+    Batch and time are freed and states between calls switched off where that does not change the outputs.
+
+    Raises:
+        SourceError: the framework cannot load it.
+        MissingDependencyError: the framework is not installed.
+    """
+    keras, name = _framework(keras_version)
+    try:
+        model = _load_version1(keras, path) if keras_version.startswith("1.") else _load_keras(keras, path, trust)
+        return _freed(model), f"{name} {keras.__version__}"
+    except framework_errors() as error:
+        raise SourceError(
+            f"{name} {keras.__version__} cannot load {path}: {_first(error)}", fix="load it where it was made and save it as .keras again"
+        ) from error
+
+
+def open_signature(path: Path) -> Any:
+    """The `serving_default` signature of a SavedModel; the model it belongs to hangs on it as `edgelm_owner`, to be kept alive.
+
+    Raises:
+        SourceError: TensorFlow cannot load it, or it has no such signature.
+        MissingDependencyError: TensorFlow is not installed.
+    """
+    tf = _import("tensorflow")
+    try:
+        model = tf.saved_model.load(str(path))
+        signature = model.signatures["serving_default"]
+    except framework_errors() as error:
+        raise SourceError(
+            f"TensorFlow cannot load {path}: {_first(error)}", fix="save the model again, with its serving signature"
+        ) from error
+    signature.edgelm_owner = model
+    return signature
+
+
+def _first(error: Exception) -> str:
+    """The beginning of a framework's message, on one line."""
+    return " ".join(str(error).split())[:300]
+
+
+def _import(module: str) -> Any:
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise MissingDependencyError(f"running the model needs {module}", fix="pip install 'edgelm[keras]' keras") from error
+
+
+def _framework(keras_version: str) -> tuple[Any, str]:
+    name = "keras" if keras_version.startswith("3.") else "tf_keras"
+    return _import(name), name
+
+
+def _load_keras(keras: Any, path: Path, trust: bool) -> Any:
+    if keras.__name__ != "tf_keras":
+        return keras.saving.load_model(path, compile=False, safe_mode=not trust)
+    from edgelm.models import keras_layers  # noqa: F401 - registers edgelm's own layers
+
+    # tf_keras converts CuDNN arrays when they are loaded into LSTM and GRU
+    cudnn = {"CuDNNLSTM": keras.layers.LSTM, "CuDNNGRU": keras.layers.GRU}
+    return keras.models.load_model(path, compile=False, safe_mode=not trust, custom_objects=cudnn)
+
+
+def _load_version1(keras: Any, path: Path) -> Any:
+    """tf_keras reads Keras 1 arrays, but not its configs: they are renamed, everything else is tf_keras' own work."""
+    import h5py
+    from tf_keras.src.saving.legacy.hdf5_format import load_weights_from_hdf5_group
+
+    from edgelm_converters.keras_config import parse_json
+
+    with h5py.File(path, "r") as file:
+        raw = modernise(parse_json(file.attrs["model_config"]))
+        kind = keras.Sequential if raw["class_name"] == "Sequential" else keras.Model
+        model = kind.from_config(raw["config"] if isinstance(raw["config"], dict) else {"name": "model", "layers": raw["config"]})
+        load_weights_from_hdf5_group(file["model_weights"], model)
+    return model
+
+
+def _loaded(model: Any, framework: str) -> Loaded:
+    if len(model.inputs) != 1:
+        raise UnsupportedModelError(
+            f"the model has {len(model.inputs)} inputs",
+            allowed="one input of token ids",
+            fix="save the model that was trained, without states",
+        )
+    given = model.inputs[0]
+    dtype = given.dtype if isinstance(given.dtype, str) else given.dtype.name
+    stateful = _stateful(model)
+
+    def outputs(values: NDArray[Any]) -> list[NDArray[Any]]:
+        _reset(stateful)
+        return _arrays(model(values, training=False))
+
+    return Loaded(outputs, tuple(given.shape), dtype, framework)
+
+
+def _arrays(result: Any) -> list[NDArray[Any]]:
+    values = list(result.values()) if isinstance(result, dict) else list(result) if isinstance(result, list | tuple) else [result]
+    return [np.asarray(value) for value in values]
+
+
+def _freed(model: Any) -> Any:
+    """The model with free batch and time and without states between calls, or itself when that changes its outputs."""
+    shape = tuple(model.inputs[0].shape)
+    stateful = _stateful(model)
+    if len(model.inputs) != 1 or len(shape) < 2 or (shape[0] is None and shape[1] is None and not stateful):
+        return model
+    try:
+        freed = type(model).from_config(_free(model.get_config(), shape[1]))
+        freed(np.zeros((1, shape[1] or _PROBE_TIME, *shape[2:]), np.float32))  # builds Sequential models
+        freed.set_weights(model.get_weights())
+        random = np.random.default_rng(0)
+        probe = random.integers(0, 2, (shape[0] or 1, shape[1] or _PROBE_TIME, *shape[2:])).astype(np.float32)
+        if all(_close(a, b) for a, b in zip(_arrays(model(probe)), _arrays(freed(probe)), strict=True)):
+            freed(np.zeros((1, 2, *shape[2:]), np.float32))
+            return freed
+    except framework_errors():
+        return model  # it cannot be freed: Flatten, Reshape, position tables of a fixed length
+    finally:
+        _reset(_stateful(model))
+    return model
+
+
+def _stateful(model: Any) -> list[Any]:
+    return [layer for layer in model.layers if getattr(layer, "stateful", False)]
+
+
+def _reset(layers: list[Any]) -> None:
+    """Forgets the states of stateful layers; Keras 3 renamed the method."""
+    for layer in layers:
+        (getattr(layer, "reset_state", None) or layer.reset_states)()
+
+
+def _free(value: Any, time: int | None) -> Any:
+    """A config with free batch and time."""
+    if isinstance(value, list | tuple):
+        return type(value)(_free(item, time) for item in value)
+    if not isinstance(value, dict):
+        return value
+    freed = {key: _free(item, time) for key, item in value.items() if key not in ("build_config", "build_input_shape", "input_length")}
+    for key in ("batch_shape", "batch_input_shape"):
+        shape = freed.get(key)
+        if isinstance(shape, list | tuple) and len(shape) > 1:
+            freed[key] = (None, None if shape[1] == time else shape[1], *shape[2:])
+    if "stateful" in freed:
+        freed["stateful"] = False
+    return freed
+
+
+def _close(a: NDArray[Any], b: NDArray[Any]) -> bool:
+    return a.shape == b.shape and bool(np.max(np.abs(a - b), initial=0.0) <= _TOLERANCE * max(1e-6, float(np.max(np.abs(a), initial=0.0))))
+
+
+def _loaded_signature(path: Path) -> Loaded:
+    tf = _import("tensorflow")
+    signature = open_signature(path)
+    inputs = signature.structured_input_signature[1]
+    if len(inputs) != 1:
+        raise UnsupportedModelError(f"the SavedModel has {len(inputs)} inputs", allowed="one input of token ids")
+    (key, spec), *_ = inputs.items()
+    shape = tuple(spec.shape.as_list()) if spec.shape.rank is not None else (None, None)
+
+    def outputs(values: NDArray[Any]) -> list[NDArray[Any]]:
+        return _arrays(signature(**{key: tf.constant(values)}))
+
+    return Loaded(outputs, shape, spec.dtype.name, f"tensorflow {tf.__version__}")
+
+
+def as_source(loaded: Loaded, vocabularies: frozenset[int] = frozenset()) -> Source:
+    """Measures what kind of language model was loaded.
+
+    Args:
+        loaded: the model.
+        vocabularies: sizes its input vocabulary may have; empty when not known.
+
+    Raises:
+        UnsupportedModelError: it is no language model: wrong input or output, or earlier positions see later tokens.
+    """
+    shape = loaded.shape
+    if len(shape) not in (2, 3) or (len(shape) == 3 and not shape[2]):
+        wanted = "token ids (batch, time) or one-hot rows (batch, time, vocabulary)"
+        raise _no_language_model(f"its input is {_shape_text(shape)}", wanted)
+    vocabularies = frozenset({shape[2]}) if len(shape) == 3 and shape[2] else vocabularies
+    ids_limit = min(vocabularies, default=2)
+    time = shape[1] or _PROBE_TIME
+    ids = np.random.default_rng(0).integers(0, ids_limit, (2, time), dtype=np.int32)
+    try:
+        outputs = _Runner(loaded, 0).batched(ids)
+    except framework_errors() as error:
+        raise UnsupportedModelError(f"the model cannot be run on token ids: {_first(error)}", allowed="one input of token ids") from error
+    chosen, last_only = _choose(outputs, time, vocabularies)
+    scores = outputs[chosen]
+    probabilities = bool(scores.min() >= 0 and np.allclose(scores.sum(-1), 1, atol=1e-3))
+    runner = _Runner(loaded, chosen, last_only, probabilities)
+    if not last_only:
+        _require_causal(scores, runner.batched(_with_another_end(ids, ids_limit))[chosen])
+    call_time = shape[1] or next((time for time in _CALL_TIMES if _takes(runner, time)), _PROBE_TIME)
+    return Source(loaded.framework, shape[1], call_time, int(scores.shape[-1]), probabilities, last_only, runner.logits)
+
+
+def _takes(runner: _Runner, time: int) -> bool:
+    """Whether the model runs on that many tokens; tables of positions end somewhere."""
+    try:
+        runner.batched(np.zeros((1, time), np.int32))
+    except framework_errors():
+        return False
+    return True
+
+
+def _choose(outputs: list[NDArray[Any]], time: int, vocabularies: frozenset[int]) -> tuple[int, bool]:
+    """The output that holds the scores, and whether it holds them for the last position only."""
+    for number, output in enumerate(outputs):
+        fits = output.ndim in (2, 3) and output.shape[-1] > 1 and (not vocabularies or output.shape[-1] in vocabularies)
+        if fits and (output.ndim == 2 or output.shape[1] == time):
+            return number, output.ndim == 2
+    shapes = ", ".join(_shape_text((None, *output.shape[1:])) for output in outputs)
+    read = " or ".join(str(size) for size in sorted(vocabularies))
+    wanted = f"scores for each of the {read} tokens it reads" if read else "scores (batch, time, vocabulary) or (batch, vocabulary)"
+    raise _no_language_model(f"its output is {shapes}", wanted)
+
+
+def _with_another_end(ids: NDArray[np.int32], vocabulary: int) -> NDArray[np.int32]:
+    changed = ids.copy()
+    changed[:, -1] = (changed[:, -1] + 1) % vocabulary
+    return changed
+
+
+def _require_causal(scores: NDArray[Any], changed: NDArray[Any]) -> None:
+    """Raises when another last token changes the scores of the positions before it."""
+    before, after = scores[:, :-1], changed[:, :-1]
+    if before.size and np.max(np.abs(before - after)) > 1e-3 * max(float(np.ptp(before)), 1e-6):
+        raise _no_language_model(
+            "its earlier positions see later tokens", "causal models: no Bidirectional layer, and use_causal_mask=True in attention"
+        )
+
+
+def _no_language_model(why: str, allowed: str) -> UnsupportedModelError:
+    return UnsupportedModelError(f"no language model: {why}", allowed=allowed)
+
+
+def _shape_text(shape: tuple[int | None, ...]) -> str:
+    return "(" + ", ".join("any" if size is None else str(size) for size in shape) + ")"
+
+
+@dataclass(frozen=True)
+class _Runner:
+    """Feeds ids to a loaded model in the form it wants."""
+
+    loaded: Loaded
+    output: int
+    last_only: bool = False
+    probabilities: bool = False
+
+    def logits(self, ids: NDArray[np.int32]) -> NDArray[np.float32]:
+        """Ids (batch, time) -> (batch, time, vocab)."""
+        if self.last_only:
+            prefixes = [self._scores(self._last_window(ids[:, : end + 1])) for end in range(ids.shape[1])]
+            scores = np.stack(prefixes, axis=1)  # (batch, time, vocab)
+        else:
+            scores = self._scores(self._padded(ids))[:, : ids.shape[1]]
+        return np.log(np.maximum(scores, _SMALLEST)) if self.probabilities else scores
+
+    def batched(self, ids: NDArray[np.int32]) -> list[NDArray[Any]]:
+        """All outputs for ids of a time the model takes, whatever its batch is."""
+        size = self.loaded.shape[0] or len(ids)
+        pieces = []
+        for start in range(0, len(ids), size):
+            piece = ids[start : start + size]
+            filled = np.concatenate([piece, np.zeros((size - len(piece), ids.shape[1]), np.int32)])
+            pieces.append([output[: len(piece)] for output in self.loaded.outputs(self._encoded(filled))])
+        return [np.concatenate(parts) for parts in zip(*pieces, strict=True)]
+
+    def _scores(self, ids: NDArray[np.int32]) -> NDArray[np.float32]:
+        return np.asarray(self.batched(ids)[self.output], dtype=np.float32)
+
+    def _encoded(self, ids: NDArray[np.int32]) -> NDArray[Any]:
+        if len(self.loaded.shape) == 2:
+            return ids.astype(self.loaded.dtype)
+        return np.eye(self.loaded.shape[2], dtype=self.loaded.dtype)[ids]  # (batch, time, vocab)
+
+    def _padded(self, ids: NDArray[np.int32]) -> NDArray[np.int32]:
+        """Fixed times are filled up on the right, which a causal model does not see."""
+        time = self.loaded.shape[1] or ids.shape[1]
+        if ids.shape[1] > time:
+            raise UnsupportedModelError(f"the model takes {time} tokens, met {ids.shape[1]}", allowed=f"at most {time} tokens")
+        return np.pad(ids, ((0, 0), (0, time - ids.shape[1])))
+
+    def _last_window(self, ids: NDArray[np.int32]) -> NDArray[np.int32]:
+        """Fixed times are filled up on the left with token 0, as `keras.utils.pad_sequences` does."""
+        time = self.loaded.shape[1] or ids.shape[1]
+        return np.pad(ids[:, -time:], ((0, 0), (time - min(time, ids.shape[1]), 0)))

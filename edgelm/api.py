@@ -1,0 +1,99 @@
+"""edgelm from Python: load, convert, check, session, suggest.
+
+Example:
+    >>> import edgelm
+    >>> model = edgelm.load("keyboard-lstm")
+    >>> conversion = edgelm.convert(model, target="android-arm64", output="build/keyboard-lstm")
+    >>> edgelm.check("build/keyboard-lstm").passed
+    True
+    >>> session = edgelm.session("build/keyboard-lstm")
+    >>> [word.text for word in edgelm.suggest(session, "see you")]
+    ['later', 'there', 'soon']
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgelm import artifact, pipeline, source
+from edgelm.errors import TokenizerError
+from edgelm.report import Report
+from edgelm.runtime import predict
+from edgelm.runtime.sampling import SamplingSettings
+from edgelm.runtime.session import Session, open_session
+from edgelm.spec import Imported
+from edgelm.text.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class TextSession:
+    """An artifact ready to run: its session over tokens, and its tokenizer."""
+
+    tokens: Session[Any]
+    tokenizer: Tokenizer
+
+
+def load(model: str | Path, *, trust: bool = False, tokenizer: str | Path | None = None) -> Imported:
+    """Reads a model; see `edgelm.source.load`."""
+    return source.load(model, trust=trust, tokenizer=Path(tokenizer) if tokenizer else None)
+
+
+def convert(
+    model: str | Path | Imported,
+    *,
+    target: str = "android-arm64",
+    recipe: str | None = None,
+    output: str | Path | None = None,
+    data: str | Path | None = None,
+    threads: int = 1,
+) -> pipeline.Conversion:
+    """Converts, proves and judges a model; see `edgelm.pipeline.convert`.
+
+    Args:
+        model: What `load` returned, or what it takes.
+        target: Device profile, a name or a path.
+        recipe: Recipe, a name or a path; by default int8, or what the profile's runtime needs.
+        output: Folder of the artifact; `build/NAME` by default.
+        data: Corpus to measure quality on.
+        threads: Threads of the runtime on this host.
+    """
+    request = pipeline.Request(
+        source=model if isinstance(model, Imported) else str(model),
+        target=target,
+        recipe=recipe,
+        output=Path(output) if output else None,
+        data=Path(data) if data else None,
+        threads=threads,
+    )
+    return pipeline.convert(request)
+
+
+def check(path: str | Path, *, target: str | None = None, data: str | Path | None = None, threads: int = 1) -> Report:
+    """Proves and judges an artifact again; see `edgelm.pipeline.check`."""
+    return pipeline.check(Path(path), target=target, data=Path(data) if data else None, threads=threads)
+
+
+def session(path: str | Path, *, runtime: str = "ai-edge-litert", threads: int = 1) -> TextSession:
+    """Opens an artifact folder or a .tflite that edgelm wrote.
+
+    Raises:
+        ArtifactError: No artifact of edgelm's.
+        TokenizerError: It has no tokenizer inside.
+    """
+    loaded = artifact.load(Path(path))
+    if loaded.tokenizer is None:
+        raise TokenizerError(f"{path} has no tokenizer inside", fix="edgelm convert MODEL --tokenizer PATH -o FOLDER")
+    return TextSession(open_session(loaded.tflite, runtime=runtime, threads=threads), Tokenizer.from_json(loaded.tokenizer))
+
+
+def suggest(session: TextSession, text: str, n: int = 3) -> list[predict.Suggestion]:
+    """The n most probable next words after `text`."""
+    return predict.suggest(session.tokens, session.tokenizer, text, n=n)
+
+
+def complete(session: TextSession, text: str, *, max_tokens: int = 40, settings: SamplingSettings | None = None) -> Iterator[str]:
+    """A continuation of `text`, piece by piece."""
+    return predict.complete(session.tokens, session.tokenizer, text, max_tokens=max_tokens, settings=settings or SamplingSettings())

@@ -1,0 +1,77 @@
+"""The process in which `edgelm.lower.graph` runs TFLiteConverter: `python -m edgelm.lower.graph_worker '{"path": ..., ...}'`.
+
+It loads the model with the framework that wrote it, wraps it as `forward(ids)` and writes the .tflite. Failures end it with a traceback, which
+the caller translates.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from edgelm.errors import ConversionError
+from edgelm.spec import Encoding
+from edgelm_converters.keras_files import keras_version
+from edgelm_converters.keras_source import open_model, open_signature
+
+SIGNATURE = "forward"
+
+
+def main(task: str) -> None:
+    """Converts one model.
+
+    Args:
+        task: JSON object with `path`, `format`, `time`, `vocab_size`, `encoding` and `output`.
+
+    Raises:
+        ConversionError: the model has no output (.., vocab_size).
+    """
+    import tensorflow as tf
+
+    wanted = json.loads(task)
+    module = tf.Module()
+    module.source, call, shape, dtype = _source(Path(wanted["path"]), wanted["format"])
+
+    def forward(ids: Any) -> dict[str, Any]:
+        given = tf.one_hot(ids, shape[2], dtype=dtype) if len(shape) == 3 else tf.cast(ids, dtype)
+        return {"scores": _scores(call(given), wanted["time"], wanted["vocab_size"])}
+
+    ids = tf.TensorSpec((1, wanted["time"]), tf.int32, name="ids")
+    with tempfile.TemporaryDirectory(prefix="edgelm-") as folder:
+        tf.saved_model.save(module, folder, signatures={SIGNATURE: tf.function(forward, input_signature=[ids])})
+        converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=[SIGNATURE])
+        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
+        if wanted["encoding"] != Encoding.FLOAT32:
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        if wanted["encoding"] == Encoding.FLOAT16:
+            converter.target_spec.supported_types = [tf.float16]
+        Path(wanted["output"]).write_bytes(converter.convert())
+
+
+def _source(path: Path, file_format: str) -> tuple[Any, Callable[[Any], Any], tuple[int | None, ...], str]:
+    """What holds the variables, the call, and shape and dtype of its input."""
+    if file_format == "saved-model":
+        signature = open_signature(path)
+        (key, spec), *_ = signature.structured_input_signature[1].items()
+        return signature.edgelm_owner, lambda given: signature(**{key: given}), tuple(spec.shape.as_list()), spec.dtype.name
+    # what may run was decided when the model was imported
+    model, _ = open_model(path, keras_version(path, file_format), trust=True)
+    given = model.inputs[0]
+    return model, lambda values: model(values, training=False), tuple(given.shape), getattr(given.dtype, "name", given.dtype)
+
+
+def _scores(result: Any, time: int, vocab_size: int) -> Any:
+    """The output that holds the scores; the states of recurrent layers may be outputs too."""
+    outputs = list(result.values()) if isinstance(result, dict) else list(result) if isinstance(result, list | tuple) else [result]
+    for output in outputs:
+        if output.shape[-1] == vocab_size and (len(output.shape) == 2 or output.shape[1] in (time, None)):
+            return output
+    raise ConversionError(f"the model has no output of {vocab_size} scores", fix="save the model again")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

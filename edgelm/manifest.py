@@ -1,0 +1,65 @@
+"""What an artifact says of itself: `manifest.json`, the same for the same input, seed and tool versions.
+
+The copy inside `model.tflite` lacks the `figures`, which are measured on the finished file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from edgelm.artifact import SCHEMA_VERSION
+from edgelm.recipe import Recipe
+from edgelm.spec import Encoding, LanguageModel, OpaqueGraph, spec_to_dict
+from edgelm.tflite import reader, versions
+
+TOOLS = ("edgelm", "ai-edge-litert", "flatbuffers", "numpy", "tokenizers", "tensorflow", "keras", "tf-keras")
+
+
+def build(model: LanguageModel | OpaqueGraph, recipe: Recipe, target: str, tflite: bytes, encodings: Mapping[str, Encoding]) -> dict[str, Any]:
+    """The manifest of a lowered model, as plain JSON values.
+
+    Args:
+        model: What was lowered.
+        recipe: How.
+        target: Name of the device profile.
+        tflite: The flatbuffer, before the manifest goes into it.
+        encodings: How each weight really is stored.
+    """
+    content = reader.read(tflite)
+    origin = model.origin
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "name": model.name,
+        "spec": spec_to_dict(model.spec) if isinstance(model, LanguageModel) else None,
+        "parameters": model.parameters if isinstance(model, LanguageModel) else None,
+        "recipe": recipe.to_dict(),
+        "target": target,
+        "encodings": {name: encoding.value for name, encoding in sorted(encodings.items())},
+        "signatures": {s.name: {"inputs": _tensors(s.inputs), "outputs": _tensors(s.outputs)} for s in content.signatures},
+        "source": {"sha256": model.source_sha256} | (asdict(origin) if origin else {}),
+        "flatbuffer_sha256": hashlib.sha256(tflite).hexdigest(),
+        "tokenizer_sha256": hashlib.sha256(model.tokenizer.encode("utf-8")).hexdigest() if model.tokenizer else None,
+        "tools": {tool: version for tool in TOOLS if (version := _version(tool))},
+        "op_versions": versions.required_versions(content.op_versions),
+        "minimum_runtime": next((runtime for runtime in versions.RUNTIMES if runs_on(content, runtime)), None),
+    }
+
+
+def runs_on(content: reader.TfliteModel, runtime: str) -> bool:
+    """Whether a runtime has every op version the file declares."""
+    return not content.custom_ops and not content.flex_ops and not versions.unsupported_ops(runtime, versions.required_versions(content.op_versions))
+
+
+def _tensors(named: Mapping[str, reader.TensorInfo]) -> dict[str, dict[str, Any]]:
+    return {name: {"dtype": tensor.dtype, "shape": list(tensor.shape)} for name, tensor in named.items()}
+
+
+def _version(tool: str) -> str | None:
+    try:
+        return importlib.metadata.version(tool)
+    except importlib.metadata.PackageNotFoundError:
+        return None

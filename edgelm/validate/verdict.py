@@ -1,0 +1,196 @@
+"""Everything that is known of an artifact in one report: preflight, parity, quality and budget against a device profile."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgelm.artifact import Artifact
+from edgelm.device.profile import DeviceProfile
+from edgelm.models.ngram import NGram
+from edgelm.report import Check, Plot, Report, Table
+from edgelm.runtime.session import RecurrentSession, open_session
+from edgelm.spec import Encoding, Imported, LanguageModel
+from edgelm.text.corpus import Corpus, token_documents
+from edgelm.text.tokenizer import Tokenizer
+from edgelm.validate import budget, parity, preflight, probe, quality
+from edgelm.validate.parity_limits import coarsest
+from edgelm.validate.scorers import BatchSessionScorer, NGramScorer, Scorer, SessionScorer, SourceScorer
+
+OnStage = Callable[[str, int, int], None]
+
+SCORING_BATCH = 32
+"""Texts a recurrent artifact scores side by side; each row's numbers are those of one text alone."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is judged: the artifact, its source if it is at hand, and what the lowering has to say."""
+
+    artifact: Artifact
+    imported: Imported | None
+    notes: tuple[str, ...]
+
+    @property
+    def tokenizer(self) -> Tokenizer | None:
+        """The artifact's tokenizer."""
+        return Tokenizer.from_json(self.artifact.tokenizer) if self.artifact.tokenizer else None
+
+    @property
+    def encoding(self) -> Encoding:
+        """The coarsest encoding among its weights, which decides what the proof allows."""
+        return coarsest(self.artifact.encodings.values())
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one part of the judgement adds to the report."""
+
+    checks: tuple[Check, ...] = ()
+    tables: tuple[Table, ...] = ()
+    plots: tuple[Plot, ...] = ()
+
+
+def judge(
+    subject: Subject, profile: DeviceProfile, *, data: Path | None, quality_tokens: int | None, threads: int, on_stage: OnStage
+) -> Report:
+    """Proves and judges an artifact.
+
+    Args:
+        subject: What is judged.
+        profile: The device and runtime it is for.
+        data: Corpus for held-out text, or None: then the proof runs on text the source samples, and quality is left out.
+        quality_tokens: Tokens of the test split quality is measured on; None for all of it.
+        threads: Threads of the runtime on this host.
+        on_stage: Progress: stage, done, total.
+    """
+    on_stage("reading op versions", 0, 0)
+    ahead = preflight.preflight(subject.artifact.tflite, profile)
+    findings = [Finding(ahead.checks, ahead.tables)]
+    corpus = Corpus.open(data) if data else None
+    if ahead.runs and subject.imported:
+        on_stage("proving it equal to its source", 0, 0)
+        findings.append(_proof(subject, profile, corpus, threads))
+    if ahead.runs and corpus:
+        findings.append(_quality(subject, profile, corpus, quality_tokens, threads, on_stage))
+    on_stage("measuring size, memory and time", 0, 0)
+    spent = budget.budget(
+        subject.artifact.tflite, profile, source=subject.artifact.name, threads=threads, measured=ahead.runs
+    )
+    findings.insert(1, Finding(spent.checks, spent.tables, spent.plots))
+    return Report(
+        title=f"{subject.artifact.name} for {profile.name}",
+        facts=_facts(subject, profile),
+        checks=tuple(check for finding in findings for check in finding.checks),
+        tables=tuple(table for finding in findings for table in finding.tables),
+        plots=tuple(plot for finding in findings for plot in finding.plots),
+        next_commands=_next_commands(subject, profile, data, spent.next_commands),
+    )
+
+
+def _proof(subject: Subject, profile: DeviceProfile, corpus: Corpus | None, threads: int) -> Finding:
+    imported, tokenizer = subject.imported, subject.tokenizer
+    assert imported is not None  # judge asks for it
+    tokens, text = _probe(imported, tokenizer, corpus)
+    runtimes = preflight.runtimes(subject.artifact.tflite, profile)
+    results = parity.parity_on(runtimes, imported.source_logits, subject.artifact.tflite, tokens, threads=threads)
+    checks = tuple(check for result in results.values() for check in parity.checks(result, subject.encoding))
+    return Finding(checks, (parity.table(tuple(results.values()), text),))
+
+
+def _probe(imported: Imported, tokenizer: Tokenizer | None, corpus: Corpus | None) -> tuple[NDArray[np.int32], str]:
+    """The tokens the proof runs on, and what they are."""
+    model = imported.model
+    if corpus and tokenizer:
+        return probe.held_out(corpus, tokenizer), f"held-out text of {corpus.path.name}"
+    if isinstance(model, LanguageModel):
+        start = tokenizer.start_id if tokenizer and tokenizer.start_id is not None else 0
+        return probe.sampled(model, start=start), "text that the source model wrote (seed 0)"
+    return probe.random_tokens(model), "random tokens (seed 0)"
+
+
+def _quality(
+    subject: Subject, profile: DeviceProfile, corpus: Corpus, limit: int | None, threads: int, on_stage: OnStage
+) -> Finding:
+    tokenizer = subject.tokenizer
+    if tokenizer is None:
+        check = Check("quality", "not measured", basis="read", cause="", fix="edgelm convert MODEL --tokenizer PATH --data CORPUS")
+        return Finding((check,))
+    documents = _documents(corpus, tokenizer, limit)
+    on_stage("training the n-gram baselines", 0, 0)
+    train = list(token_documents(corpus, tokenizer, "train"))
+    scorers: dict[str, Scorer] = {
+        "artifact": _artifact_scorer(subject, profile, threads),
+        "trigram": NGramScorer(NGram.fit(train, tokenizer.vocab_size, order=3)),
+        "unigram": NGramScorer(NGram.fit(train, tokenizer.vocab_size, order=1)),
+    }
+    if subject.imported:
+        scorers["source"] = SourceScorer(subject.imported.source_logits)
+    figures = {
+        name: quality.evaluate(
+            scorer, tokenizer, documents, on_progress=lambda done, total, name=name: on_stage(f"quality of the {name}", done, total)
+        )
+        for name, scorer in scorers.items()
+    }
+    table, checks = quality.compare(**figures, max_loss_percent=profile.limits.quality_loss_percent)
+    order = [name for name in ("source", "artifact", "trigram", "unigram") if name in figures]
+    plot = Plot("Perplexity per word, lower is better", tuple(order), tuple(figures[name].word_perplexity for name in order), "")
+    return Finding(checks, (table,), (plot,))
+
+
+def _documents(corpus: Corpus, tokenizer: Tokenizer, limit: int | None) -> list[list[str]]:
+    """Documents of the test split, up to about `limit` tokens (one document at least)."""
+    documents: list[list[str]] = []
+    taken = 0
+    for document in corpus.documents("test"):
+        documents.append(document)
+        taken += sum(len(ids) + 1 for ids in tokenizer.encode_batch(document))
+        if limit is not None and taken >= limit:
+            break
+    return documents
+
+
+def _artifact_scorer(subject: Subject, profile: DeviceProfile, threads: int) -> Scorer:
+    model, runtime = subject.artifact.tflite, profile.runtime.name
+    spec = subject.artifact.spec
+    batch = SCORING_BATCH if spec and spec.family == "recurrent" else 1
+    session = open_session(model, runtime=runtime, threads=threads, batch=batch)
+    return BatchSessionScorer(session) if isinstance(session, RecurrentSession) else SessionScorer(session)
+
+
+def _facts(subject: Subject, profile: DeviceProfile) -> tuple[tuple[str, str], ...]:
+    manifest = subject.artifact.manifest
+    source, recipe = manifest["source"], manifest["recipe"]
+    way = {
+        "native": "edgelm's own format",
+        "lifted": "lifted: weights taken out, graph written anew",
+        "graph": "converted as it is by TFLiteConverter",
+    }[source["way"]]
+    facts = [
+        ("source", f"{source['format']}, run by {source['framework']}"),
+        ("way", f"{way} ({source['why']})"),
+        ("recipe", f"{recipe['name']}: {recipe['description']}"),
+        ("device", f"{profile.device.title}; runtime {profile.runtime.key}"),
+        ("this host", f"{platform.machine()}, Python {platform.python_version()}, {platform.system()}"),
+    ]
+    if manifest["parameters"]:
+        facts.insert(1, ("parameters", f"{manifest['parameters']:,}"))
+    if source.get("proof"):
+        proof = source["proof"]
+        facts.insert(3, ("lift proof", f"max |Δ logit| {proof['max_abs_difference']:.1e} over {proof['tokens']} positions"))
+    return (*facts, *(("note", note) for note in subject.notes))
+
+
+def _next_commands(subject: Subject, profile: DeviceProfile, data: Path | None, fixes: tuple[str, ...]) -> tuple[str, ...]:
+    name, folder = subject.artifact.name, subject.artifact.path
+    usual = [
+        f'edgelm predict {folder} "see you"' if subject.artifact.tokenizer else f"edgelm inspect {folder}",
+        f"edgelm convert {name} --target {profile.name} --recipe int4-block32 -o {folder}-int4",
+        f"edgelm check {folder} --data CORPUS" if not data else f"edgelm check {folder} --target raspberry-pi-4",
+    ]
+    return (*fixes, *usual)[: max(3, len(fixes))]

@@ -1,0 +1,390 @@
+"""Decoder-only Keras transformers: what is lifted computes the same, what is not causal is refused."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from edgelm_converters.keras_graph import KerasGraph, LayerNode, NotLiftable
+from edgelm_converters.keras_lift import lift
+from keras_lifts import MAX_DIFFERENCE, TIME, VOCAB, Build, difference, lifted, randomise, read
+
+from edgelm.errors import UnsupportedModelError
+from edgelm.models.reference import sinusoidal_table
+from edgelm.spec import LanguageModel, TransformerSpec, weight_shapes
+
+pytestmark = pytest.mark.slow  # importing TensorFlow alone takes four seconds
+
+WIDTH = 8
+LONGEST = 9  # rows of learned position tables
+Part = Callable[..., Any]
+
+
+@pytest.fixture(scope="session")
+def frameworks() -> dict[str, Any]:
+    keras2, keras3 = pytest.importorskip("tf_keras"), pytest.importorskip("keras")
+    return {"tf_keras": keras2, "keras": keras3}
+
+
+def is_keras2(keras: Any) -> bool:
+    return bool(keras.__name__ == "tf_keras")
+
+
+def attend(heads: int = 2, head_dim: int = 3, **options: Any) -> Part:
+    """Self-attention with a causal mask by switch."""
+    return lambda keras, x: keras.layers.MultiHeadAttention(heads, head_dim, **options)(x, x, use_causal_mask=True)
+
+
+def attend_grouped(keras: Any, x: Any) -> Any:
+    return keras.layers.GroupQueryAttention(3, 4, 2)(x, x, use_causal_mask=True)
+
+
+def attend_with_computed_mask(keras: Any, x: Any) -> Any:
+    """The mask is made from the length of the input."""
+    import tensorflow as tf
+
+    if is_keras2(keras):
+        positions = tf.range(tf.shape(x)[1])
+        mask = positions[:, tf.newaxis] >= positions
+    else:
+        positions = keras.ops.cumsum(keras.ops.ones_like(x[:, :, 0]), axis=1)
+        mask = keras.ops.expand_dims(positions, 2) >= keras.ops.expand_dims(positions, 1)
+    return keras.layers.MultiHeadAttention(2, 3)(x, x, attention_mask=mask)
+
+
+def attend_with_band(keras: Any, x: Any) -> Any:
+    import tensorflow as tf
+
+    length = tf.shape(x)[1]
+    return keras.layers.MultiHeadAttention(2, 3)(x, x, attention_mask=tf.linalg.band_part(tf.ones((length, length)), -1, 0))
+
+
+def attend_with_constant(keras: Any, x: Any) -> Any:
+    mask = np.tri(TIME, dtype=bool)[None]
+    if is_keras2(keras):
+        import tensorflow as tf
+
+        mask = tf.constant(mask)
+    return keras.layers.MultiHeadAttention(2, 3)(query=x, value=x, key=x, attention_mask=mask)
+
+
+def feed_forward(activation: str = "relu", **options: Any) -> Part:
+    def call(keras: Any, x: Any) -> Any:
+        return keras.layers.Dense(WIDTH, **options)(keras.layers.Dense(13, activation=activation, **options)(x))
+
+    return call
+
+
+def feed_forward_nested(keras: Any, x: Any) -> Any:
+    layers = [keras.layers.Dense(13), keras.layers.Activation("gelu"), keras.layers.Dense(WIDTH), keras.layers.Dropout(0.1)]
+    return keras.Sequential(layers)(x)
+
+
+def feed_forward_convolution(keras: Any, x: Any) -> Any:
+    return keras.layers.Conv1D(WIDTH, 1)(keras.layers.Conv1D(13, 1, activation="relu")(x))
+
+
+def feed_forward_tanh_gelu(keras: Any, x: Any) -> Any:
+    import tensorflow as tf
+
+    inner = keras.layers.Dense(13)(x)
+    inner = tf.nn.gelu(inner, approximate=True) if is_keras2(keras) else keras.ops.gelu(inner)
+    return keras.layers.Dense(WIDTH)(inner)
+
+
+def feed_forward_gated(keras: Any, x: Any) -> Any:
+    gate, up = keras.layers.Dense(13, activation="silu", use_bias=False)(x), keras.layers.Dense(13, use_bias=False)(x)
+    return keras.layers.Dense(WIDTH, use_bias=False)(keras.layers.Multiply()([up, gate]))
+
+
+def layer_norm(**options: Any) -> Part:
+    return lambda keras, x: keras.layers.LayerNormalization(**{"epsilon": 1e-5, **options})(x)
+
+
+def rms_norm(keras: Any, x: Any) -> Any:
+    return keras.layers.RMSNormalization()(x)
+
+
+def no_positions(keras: Any, ids: Any, x: Any) -> Any:
+    return x
+
+
+def learned_by_range(keras: Any, ids: Any, x: Any) -> Any:
+    import tensorflow as tf
+
+    positions = tf.range(tf.shape(ids)[1]) if is_keras2(keras) else keras.ops.cumsum(keras.ops.ones_like(ids), axis=1) - 1
+    return x + keras.layers.Embedding(LONGEST, WIDTH)(positions)
+
+
+def learned_by_constant_range(keras: Any, ids: Any, x: Any) -> Any:
+    positions = np.arange(TIME)[None]
+    return keras.layers.Add()([x, keras.layers.Embedding(LONGEST, WIDTH)(positions)]) if is_keras2(keras) else x
+
+
+def sinusoidal_constant(keras: Any, ids: Any, x: Any) -> Any:
+    spec = TransformerSpec(VOCAB, WIDTH, 1, 1, 1, WIDTH, WIDTH, TIME, position="sinusoidal")
+    table = sinusoidal_table(spec, np.arange(TIME)).astype(np.float32)[None]
+    return x * WIDTH**0.5 + table
+
+
+def sliced_constant(keras: Any, ids: Any, x: Any) -> Any:
+    """A table of 9 positions, cut to the length of the input."""
+    import tensorflow as tf
+
+    table = tf.constant(np.random.default_rng(2).normal(size=(1, LONGEST, WIDTH)).astype(np.float32))
+    return x + table[:, : tf.shape(x)[1]]
+
+
+def pre(keras: Any, x: Any, norm: Part, body: Part) -> Any:
+    return x + body(keras, norm(keras, x))
+
+
+def pre_swapped(keras: Any, x: Any, norm: Part, body: Part) -> Any:
+    return keras.layers.Add()([keras.layers.Dropout(0.1)(body(keras, norm(keras, x))), x])
+
+
+def post(keras: Any, x: Any, norm: Part, body: Part) -> Any:
+    return norm(keras, keras.layers.Add()([x, keras.layers.Dropout(0.1)(body(keras, x))]))
+
+
+def score(keras: Any, x: Any) -> Any:
+    return keras.layers.Dense(VOCAB)(x)
+
+
+ATTEND, FEED_FORWARD, LAYER_NORM = attend(), feed_forward(), layer_norm()
+
+
+def decoder(
+    block: Part = pre,
+    attention: Part = ATTEND,
+    feed: Part = FEED_FORWARD,
+    norm: Part = LAYER_NORM,
+    positions: Part = learned_by_range,
+    final: bool = True,
+    first: bool = False,
+    head: Part = score,
+    length: int | None = None,
+    layers: int = 2,
+) -> Build:
+    def build(keras: Any) -> Any:
+        ids = keras.Input((length,), dtype="int32")
+        x = positions(keras, ids, keras.layers.Embedding(VOCAB, WIDTH)(ids))
+        x = norm(keras, x) if first else keras.layers.Dropout(0.1)(x)
+        for _ in range(layers):
+            x = block(keras, block(keras, x, norm, attention), norm, feed)
+        x = norm(keras, x) if final else x
+        return keras.Model(ids, head(keras, x))
+
+    return build
+
+
+def last_softmax(keras: Any, x: Any) -> Any:
+    return keras.layers.Dense(VOCAB, activation="softmax")(x[:, -1])
+
+
+def distributed(keras: Any, x: Any) -> Any:
+    return keras.layers.Softmax()(keras.layers.TimeDistributed(keras.layers.Dense(VOCAB, use_bias=False))(x))
+
+
+def cooled(keras: Any, x: Any) -> Any:
+    return keras.layers.Dense(VOCAB)(x) / 3.0
+
+
+BOTH = {
+    "pre": decoder(),
+    "pre, swapped operands": decoder(block=pre_swapped),
+    "pre, no final norm": decoder(final=False),
+    "post": decoder(block=post, final=False),
+    "post, final norm": decoder(block=post),
+    "post, embedding norm": decoder(block=post, final=False, first=True),
+    "pre, embedding norm": decoder(first=True),
+    "no positions": decoder(positions=no_positions),
+    "sinusoidal": decoder(positions=sinusoidal_constant, length=TIME),
+    "no biases": decoder(attention=attend(use_bias=False), feed=feed_forward(use_bias=False)),
+    "norms without bias and scale": decoder(norm=layer_norm(center=False), final=False),
+    "gelu": decoder(feed=feed_forward("gelu")),
+    "gelu tanh": decoder(feed=feed_forward_tanh_gelu),
+    "nested feed-forward": decoder(feed=feed_forward_nested),
+    "convolutions of size 1": decoder(feed=feed_forward_convolution),
+    "gated": decoder(feed=feed_forward_gated),
+    "one head": decoder(attention=attend(1, 8), layers=1),
+    "computed mask": decoder(attention=attend_with_computed_mask),
+    "constant mask": decoder(attention=attend_with_constant, length=TIME),
+    "last, softmax": decoder(head=last_softmax),
+    "distributed, softmax": decoder(head=distributed),
+    "temperature": decoder(head=cooled),
+}
+KERAS3 = {
+    "grouped queries": decoder(attention=attend_grouped),
+    "rms norm": decoder(norm=rms_norm, attention=attend(use_bias=False), feed=feed_forward_gated),
+}
+KERAS2 = {
+    "sliced constant": decoder(positions=sliced_constant),
+    "band mask": decoder(attention=attend_with_band),
+    "constant range": decoder(positions=learned_by_constant_range, length=TIME),
+}
+BUILDS = BOTH | KERAS2 | KERAS3
+CASES = [
+    *itertools.product(BOTH, ("tf_keras", "keras"), ("keras",)),
+    *itertools.product(KERAS3, ("keras",), ("keras",)),
+    *itertools.product(KERAS2, ("tf_keras",), ("keras",)),
+    *itertools.product(("pre", "computed mask", "nested feed-forward", "sinusoidal"), ("tf_keras",), ("h5",)),
+    ("post", "tf_keras", "saved-model"),
+]
+
+
+@pytest.mark.parametrize(("name", "library", "format"), CASES)
+def test_lifted_model_computes_the_same(name: str, library: str, format: str, frameworks: dict[str, Any], tmp_path: Path) -> None:
+    model = BUILDS[name](frameworks[library])
+    randomise(model)
+    assert difference(model, lifted(model, tmp_path, format)) < MAX_DIFFERENCE
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("pre", {"max_positions": LONGEST}),
+        ("post, embedding norm", {"norm_position": "post", "final_norm": False, "embedding_norm": True, "max_positions": LONGEST}),
+        ("no positions", {"position": "none", "max_positions": 1024}),
+        ("sliced constant", {"max_positions": LONGEST}),
+        ("constant range", {"max_positions": TIME}),
+        ("sinusoidal", {"position": "sinusoidal", "max_positions": TIME, "embedding_scale": float(np.float32(WIDTH**0.5))}),
+        ("gated", {"activation": "silu", "gated": True, "ffn_bias": False, "max_positions": LONGEST}),
+        ("no biases", {"qkv_bias": False, "output_bias": False, "ffn_bias": False, "max_positions": LONGEST}),
+    ],
+)
+def test_spec(name: str, changes: dict[str, Any], frameworks: dict[str, Any], tmp_path: Path) -> None:
+    plain = {
+        **{"vocab_size": VOCAB, "width": WIDTH, "layers": 2, "heads": 2, "kv_heads": 2, "head_dim": 3, "ffn_size": 13},
+        **{"position": "learned", "norm": "layer", "activation": "relu", "gated": False, "tied_head": False, "head_bias": True},
+        **{"qkv_bias": True, "output_bias": True, "ffn_bias": True},
+    }
+    found = lifted(BUILDS[name](frameworks["tf_keras"]), tmp_path)
+    assert found.spec == TransformerSpec(**(plain | changes))
+
+
+def test_tied_head(frameworks: dict[str, Any], tmp_path: Path) -> None:
+    keras = frameworks["keras"]
+    table = keras.layers.ReversibleEmbedding(VOCAB, WIDTH)
+    ids = keras.Input((None,), dtype="int32")
+    x = learned_by_range(keras, ids, table(ids))
+    x = LAYER_NORM(keras, pre(keras, pre(keras, x, LAYER_NORM, ATTEND), LAYER_NORM, FEED_FORWARD))
+    model = keras.Model(ids, table(x, reverse=True))
+    randomise(model)
+    found = lifted(model, tmp_path)
+    assert found.spec.tied_head
+    assert difference(model, found) < MAX_DIFFERENCE
+
+
+def test_token_and_position_embedding_in_one_layer(frameworks: dict[str, Any], tmp_path: Path) -> None:
+    """keras_hub's layer holds both tables; here it takes the place of the three nodes that do the same."""
+    model = BOTH["pre"](frameworks["keras"])
+    randomise(model)
+    graph = read(model, tmp_path, "keras")
+    total = next(node for node in graph.nodes if node.kind == "Add")
+    tokens, positions = (next(node for node in graph.nodes if node.name == name).weights["embeddings"] for name in total.inputs)
+    weights = {"token_embedding/embeddings": tokens, "position_embedding/position_embeddings": positions}
+    both = LayerNode(total.name, "keras_hub>TokenAndPositionEmbedding", {}, (graph.nodes[0].name,), {}, weights, ())
+    nodes = tuple(both if node is total else node for node in graph.nodes)
+    found = lift(KerasGraph(nodes, graph.outputs, graph.keras_version, graph.format))
+    assert difference(model, found) < MAX_DIFFERENCE
+
+
+def test_own_models_come_back_as_they_were(frameworks: dict[str, Any], tmp_path: Path) -> None:
+    from edgelm.models.keras_model import from_language_model
+
+    spec = TransformerSpec(VOCAB, WIDTH, 2, 2, 1, 4, 13, LONGEST, norm="rms", qkv_bias=True)
+    random = np.random.default_rng(0)
+    weights = {name: random.normal(size=shape).astype(np.float32) for name, shape in weight_shapes(spec).items()}
+    found = lifted(from_language_model(LanguageModel(spec, weights)), tmp_path)
+    assert found.spec == spec
+    assert all(np.array_equal(found.weights[name], weight) for name, weight in weights.items())
+
+
+def attend_to_everything(keras: Any, x: Any) -> Any:
+    return keras.layers.MultiHeadAttention(2, 3)(x, x)
+
+
+def attend_by(mask: np.ndarray) -> Part:
+    def call(keras: Any, x: Any) -> Any:
+        import tensorflow as tf
+
+        return keras.layers.MultiHeadAttention(2, 3)(x, x, attention_mask=tf.constant(mask[None]))
+
+    return call
+
+
+def pooled(keras: Any, x: Any) -> Any:
+    return keras.layers.Dense(VOCAB)(keras.layers.GlobalAveragePooling1D()(x))
+
+
+def classes(keras: Any, x: Any) -> Any:
+    return keras.layers.Dense(4, activation="softmax")(x[:, -1])
+
+
+SQUARE = (TIME, TIME)
+REFUSED = {
+    "no mask": (decoder(attention=attend_to_everything), "has no causal mask"),
+    "full mask": (decoder(attention=attend_by(np.ones(SQUARE, bool)), length=TIME), "lets positions see later ones"),
+    "look ahead": (decoder(attention=attend_by(np.tri(TIME, k=1, dtype=bool)), length=TIME), "lets positions see later ones"),
+    "pooled": (decoder(head=pooled), "pools over time"),
+    "classifier": (decoder(head=classes), "11 tokens but has 4 outputs"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refused_for_good(name: str, frameworks: dict[str, Any], tmp_path: Path) -> None:
+    build, message = REFUSED[name]
+    with pytest.raises(UnsupportedModelError, match=message) as caught:
+        lifted(build(frameworks["tf_keras"]), tmp_path)
+    assert caught.value.allowed
+
+
+def norm_inside(keras: Any, x: Any, norm: Part, body: Part) -> Any:
+    """Normalises what is added, not the sum: the spec has no place for it."""
+    return x + norm(keras, body(keras, x))
+
+
+def attend_across(keras: Any, x: Any) -> Any:
+    return keras.layers.MultiHeadAttention(2, 3)(x, keras.layers.Dense(WIDTH)(x), use_causal_mask=True)
+
+
+def two_sizes(keras: Any) -> Any:
+    ids = keras.Input((None,), dtype="int32")
+    x = keras.layers.Embedding(VOCAB, WIDTH)(ids)
+    for heads in (1, 2):
+        x = pre(keras, pre(keras, x, LAYER_NORM, attend(heads)), LAYER_NORM, FEED_FORWARD)
+    return keras.Model(ids, score(keras, x))
+
+
+def parallel(keras: Any) -> Any:
+    ids = keras.Input((None,), dtype="int32")
+    x = keras.layers.Embedding(VOCAB, WIDTH)(ids)
+    y = LAYER_NORM(keras, x)
+    return keras.Model(ids, score(keras, keras.layers.Add()([x, ATTEND(keras, y), FEED_FORWARD(keras, y)])))
+
+
+NOT_LIFTED = {
+    "sliding window": (decoder(attention=attend_by(np.tri(TIME, dtype=bool) & ~np.tri(TIME, k=-3, dtype=bool)), length=TIME), "hides"),
+    "norm inside": (decoder(block=norm_inside), "no chain of attention and feed-forward blocks"),
+    "no residual": (decoder(block=lambda keras, x, norm, body: norm(keras, body(keras, x))), "no chain of attention"),
+    "cross attention": (decoder(attention=attend_across), "cross attention"),
+    "values of another size": (decoder(attention=attend(2, 3, value_dim=4)), "values of 4 columns and keys of 3"),
+    "norm over time": (decoder(norm=layer_norm(axis=1), length=TIME), "is not of shape"),
+    "two sizes": (two_sizes, "blocks of different heads"),
+    "parallel": (parallel, "no chain of attention"),
+    "selu": (decoder(feed=feed_forward("selu")), "'selu' is not among"),
+    "convolution": (decoder(positions=lambda keras, ids, x: keras.layers.Conv1D(WIDTH, 2, padding="causal")(x)), "Conv1D"),
+    "recurrent too": (decoder(head=lambda keras, x: score(keras, keras.layers.GRU(8, return_sequences=True)(x))), "recurrent layers and"),
+}
+
+
+@pytest.mark.parametrize("name", NOT_LIFTED)
+def test_goes_the_opaque_way(name: str, frameworks: dict[str, Any], tmp_path: Path) -> None:
+    build, message = NOT_LIFTED[name]
+    with pytest.raises(NotLiftable, match=message):
+        lifted(build(frameworks["tf_keras"]), tmp_path)
