@@ -47,8 +47,8 @@ class Plan:
 
 
 PLANS = {
-    "keyboard-lstm": Plan(epochs=5, batch=32, learning_rate=3e-3, warmup_steps=200, dropout=0.1, max_tokens=640),
-    "chat-transformer": Plan(epochs=4, batch=16, learning_rate=3e-3, warmup_steps=200, dropout=0.05, max_tokens=512),
+    "keyboard-lstm": Plan(epochs=3, batch=32, learning_rate=3e-3, warmup_steps=200, dropout=0.1, max_tokens=640),
+    "chat-transformer": Plan(epochs=3, batch=16, learning_rate=3e-3, warmup_steps=200, dropout=0.05, max_tokens=512),
 }
 
 

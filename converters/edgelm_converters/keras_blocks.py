@@ -14,7 +14,7 @@ from edgelm.spec import Activation, FloatArray
 from edgelm_converters.keras_dense import Affine, activation_of, dense_of, spec_activation
 from edgelm_converters.keras_graph import LayerNode, NotLiftable
 from edgelm_converters.keras_values import constant_of, input_length
-from edgelm_converters.keras_wiring import Wiring, operation
+from edgelm_converters.keras_wiring import Wiring, operation, weight_of
 
 ATTENTION = frozenset({"MultiHeadAttention", "GroupQueryAttention"})
 
@@ -126,7 +126,7 @@ def _attention(wiring: Wiring, node: LayerNode) -> tuple[Attention, LayerNode]:
     kv_heads, value_dim = node.weights["value/kernel"].shape[1:]
     if value_dim != head_dim:
         raise NotLiftable(f"attention {node.name!r} has values of {value_dim} columns and keys of {head_dim}")
-    out = _float32(node.weights["attention_output/kernel"])  # (heads, head_dim, width)
+    out = weight_of(node, "attention_output/kernel")  # (heads, head_dim, width)
     o = Affine(out.reshape(-1, out.shape[-1]).T, _bias(node.weights, "attention_output/bias"))
     return Attention(int(heads), int(kv_heads), int(head_dim), q, k, v, o), wiring.node(read.pop())
 

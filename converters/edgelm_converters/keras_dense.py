@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from edgelm.models.reference import activate
 from edgelm.spec import Activation, FloatArray
 from edgelm_converters.keras_graph import LayerNode, NotLiftable
-from edgelm_converters.keras_wiring import Wiring, operation, option
+from edgelm_converters.keras_wiring import Wiring, operation, option, weight_of
 
 ACTIVATION_OPERATIONS: Mapping[str, str] = {
     "Gelu": "gelu",
@@ -148,7 +148,7 @@ def _reversed_embedding(node: LayerNode) -> Affine | None:
     if node.config.get("logit_soft_cap") is not None:
         raise NotLiftable(f"layer {node.name!r} caps its logits")
     apart = node.weights.get("reverse_embeddings")  # (width, vocab)
-    return Affine(_float32(node.weights["embeddings"] if apart is None else apart.T))
+    return Affine(weight_of(node, "embeddings") if apart is None else _float32(apart.T))
 
 
 def scaling_of(wiring: Wiring, node: LayerNode) -> tuple[FloatArray, FloatArray] | None:
@@ -158,9 +158,9 @@ def scaling_of(wiring: Wiring, node: LayerNode) -> tuple[FloatArray, FloatArray]
     """
     kind = operation(node)
     if kind == "BatchNormalization":
-        variance = np.asarray(node.weights["moving_variance"], np.float64)
+        variance = np.asarray(weight_of(node, "moving_variance"), np.float64)
         scale = np.asarray(node.weights.get("gamma", 1.0), np.float64) / np.sqrt(variance + float(node.config.get("epsilon", 1e-3)))
-        shift = np.asarray(node.weights.get("beta", 0.0), np.float64) - scale * node.weights["moving_mean"]
+        shift = np.asarray(node.weights.get("beta", 0.0), np.float64) - scale * weight_of(node, "moving_mean")
         return _float32(scale), _float32(shift)
     if kind == "Rescaling":
         scale, shift = _numbers(node.config.get("scale", 1.0)), _numbers(node.config.get("offset", 0.0))

@@ -43,7 +43,7 @@ def lift(graph: KerasGraph) -> Lift:
     if own is not None:
         return _own(graph, own)
     wiring = Wiring(graph)
-    output = _output(graph)
+    output = _output(wiring)
     used = list(wiring.ancestors(output))
     _refuse(wiring, output, used)
     attention = any(operation(node) in ATTENTION for node in used)
@@ -69,10 +69,11 @@ def _own(graph: KerasGraph, node: LayerNode) -> Lift:
     return _finished(Lift(spec, to_canonical(spec, layers), probabilities=False, last_only=False, one_hot=False), [])
 
 
-def _output(graph: KerasGraph) -> str:
-    """The output that holds the scores: states that are outputs too are passed over."""
-    nodes = {node.name: node for node in graph.nodes}
-    scores = [name for name in dict.fromkeys(graph.outputs) if not is_recurrent(nodes[name])] or list(graph.outputs[:1])
+def _output(wiring: Wiring) -> str:
+    """The output that holds the scores: recurrent states and features that the scores are made of are passed over."""
+    outputs = list(dict.fromkeys(wiring.graph.outputs))
+    inner = {node.name for name in outputs for node in wiring.ancestors(name) if node.name != name}
+    scores = [name for name in outputs if name not in inner]
     if len(scores) != 1:
         raise NotLiftable(f"{len(scores)} outputs: {', '.join(scores)}")
     return scores[0]

@@ -19,7 +19,7 @@ from edgelm_converters.keras_cells import RecurrentCell, cells_of, is_recurrent
 from edgelm_converters.keras_dense import Affine, activation_of, dense_of, scaling_of, spec_activation
 from edgelm_converters.keras_graph import LayerNode, NotLiftable
 from edgelm_converters.keras_head import Lift, check_classes, check_head_activation, input_features, same_table
-from edgelm_converters.keras_wiring import Wiring, operation, option, takes_last
+from edgelm_converters.keras_wiring import Wiring, operation, option, takes_last, weight_of
 
 
 @dataclass
@@ -67,9 +67,11 @@ def _read(wiring: Wiring, node: LayerNode, parts: _Parts) -> None:
     if kind == "InputLayer":
         return
     if kind in ("Embedding", "ReversibleEmbedding") and parts.table is None and not (parts.cells or parts.prefix):
-        parts.table = np.asarray(node.weights["embeddings"], np.float32)
+        parts.table = weight_of(node, "embeddings")
     elif kind == "OneHot" and not (parts.cells or parts.prefix):
         parts.classes = int(option(node, "depth") or option(node, "num_classes"))
+    elif kind == "CategoryEncoding" and node.config.get("output_mode") == "one_hot" and not (parts.cells or parts.prefix):
+        parts.classes = int(node.config["num_tokens"])
     elif is_recurrent(node):
         _read_recurrent(wiring, node, parts)
     elif takes_last(node) and parts.cells:
@@ -191,27 +193,12 @@ def _embedding(parts: _Parts, tied: bool) -> tuple[FloatArray, Affine | None]:
 
 
 def _lift(parts: _Parts, hidden: Sequence[Affine], head: Affine, tied: bool, embedding: FloatArray, projection: Affine | None) -> Lift:
-    first = parts.cells[0]
+    first, *others = parts.cells
     gate_embedding = parts.table is None and not parts.prefix
-    if projection is not None and projection.bias is not None:
+    if projection is not None and projection.bias is not None:  # the spec's projection has none: it goes into the first layer's
         bias = first.input.bias_or_zero() + first.input.weight @ projection.bias
         first = dataclasses.replace(first, input=dataclasses.replace(first.input, bias=bias))
-    cells = [first, *parts.cells[1:]]
-    weights: dict[str, FloatArray] = {"embedding.weight": embedding}
-    if projection is not None:
-        weights["embedding_projection.weight"] = projection.weight
-    for i, cell in enumerate(cells):
-        if i or not gate_embedding:
-            weights[f"layers.{i}.input.weight"] = cell.input.weight
-        weights[f"layers.{i}.recurrent.weight"] = cell.recurrent
-        weights[f"layers.{i}.input.bias"] = cell.input.bias_or_zero()
-        if cell.recurrent_bias is not None:
-            weights[f"layers.{i}.recurrent.bias"] = cell.recurrent_bias
-    for name, layer in [(f"hidden.{i}", layer) for i, layer in enumerate(hidden)] + [("head", head)]:
-        if not (name == "head" and tied):
-            weights[f"{name}.weight"] = layer.weight
-        if layer.bias is not None:
-            weights[f"{name}.bias"] = layer.bias
+    cells = [first, *others]
     spec = RecurrentSpec(
         vocab_size=embedding.shape[0],
         embedding_size=embedding.shape[1],
@@ -226,4 +213,25 @@ def _lift(parts: _Parts, hidden: Sequence[Affine], head: Affine, tied: bool, emb
         gate_embedding=gate_embedding,
         embedding_projection=0 if projection is None else projection.weight.shape[0],
     )
+    weights: dict[str, FloatArray] = {"embedding.weight": embedding}
+    if projection is not None:
+        weights["embedding_projection.weight"] = projection.weight
+    weights |= _cell_weights(cells, gate_embedding)
+    for name, layer in [(f"hidden.{i}", layer) for i, layer in enumerate(hidden)] + [("head", head)]:
+        if not (name == "head" and tied):
+            weights[f"{name}.weight"] = layer.weight
+        if layer.bias is not None:
+            weights[f"{name}.bias"] = layer.bias
     return Lift(spec, weights, head.activation == "softmax", parts.last_only, parts.one_hot)
+
+
+def _cell_weights(cells: Sequence[RecurrentCell], gate_embedding: bool) -> dict[str, FloatArray]:
+    weights: dict[str, FloatArray] = {}
+    for i, cell in enumerate(cells):
+        if i or not gate_embedding:
+            weights[f"layers.{i}.input.weight"] = cell.input.weight
+        weights[f"layers.{i}.recurrent.weight"] = cell.recurrent
+        weights[f"layers.{i}.input.bias"] = cell.input.bias_or_zero()
+        if cell.recurrent_bias is not None:
+            weights[f"layers.{i}.recurrent.bias"] = cell.recurrent_bias
+    return weights

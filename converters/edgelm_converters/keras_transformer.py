@@ -5,7 +5,7 @@ The graph is walked from the scores back to the embedding, from one residual sum
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,7 +17,7 @@ from edgelm_converters.keras_dense import SOFTMAX, Affine, activation_of, dense_
 from edgelm_converters.keras_graph import LayerNode, NotLiftable
 from edgelm_converters.keras_head import Lift, check_classes, check_head_activation, same_table
 from edgelm_converters.keras_values import constant_of, input_length, table_length
-from edgelm_converters.keras_wiring import Wiring, operation, takes_last
+from edgelm_converters.keras_wiring import Wiring, operation, takes_last, weight_of
 
 __all__ = ["ATTENTION", "lift_transformer"]
 
@@ -79,7 +79,7 @@ def _read_head(wiring: Wiring, node: LayerNode) -> tuple[_Head, LayerNode]:
         dense = dense_of(wiring, node) if head.layer is None else None
         if takes_last(node):
             head.last_only = True
-        elif head.layer is None and activation in SOFTMAX and head.softmax == "linear":
+        elif head.layer is None and activation in SOFTMAX and head.softmax == "linear" and float(head.scale) == 1.0:
             head.softmax = str(activation)
         elif dense is not None:
             head.layer = dense
@@ -91,6 +91,8 @@ def _read_head(wiring: Wiring, node: LayerNode) -> tuple[_Head, LayerNode]:
     if head.layer is None:
         raise NotLiftable(f"the scores come from {node.name!r} ({operation(node)}), not from a dense layer")
     if head.layer.activation != "linear":
+        if head.softmax != "linear" or float(head.scale) != 1.0:
+            raise NotLiftable("the scores are worked on after their softmax")
         head.softmax = check_head_activation(head.layer.activation)
     return head, node
 
@@ -154,10 +156,7 @@ def _read_embedding(wiring: Wiring, node: LayerNode, parts: _Embedding) -> None:
         parts.scale *= float(scaling[0])
         _read_embedding(wiring, wiring.source(node), parts)
     elif kind in ("Embedding", "ReversibleEmbedding") and parts.table is None and wiring.source(node).kind == "InputLayer":
-        parts.table = np.asarray(node.weights["embeddings"], np.float32)
-    elif kind == "TokenAndPositionEmbedding" and parts.table is None and wiring.source(node).kind == "InputLayer":
-        tables = {name.split("/")[0]: np.asarray(weight, np.float32) for name, weight in node.weights.items()}
-        parts.table, parts.positions = tables.get("token_embedding"), tables.get("position_embedding")
+        parts.table = weight_of(node, "embeddings")
     else:
         raise NotLiftable(f"layer {node.name!r} ({kind}) between the input and the first block")
 
@@ -176,56 +175,66 @@ def _position_table(wiring: Wiring, operand: str | FloatArray) -> FloatArray | N
 def _assemble(wiring: Wiring, head: _Head, sublayers: Sequence[_Sublayer], embedding: _Embedding) -> Lift:
     if embedding.table is None or head.layer is None:
         raise NotLiftable("no token embedding in front of the first block")
-    vocab, width = embedding.table.shape
-    check_classes(vocab, head.layer.weight.shape[0])
-    tied = same_table(head.layer.weight, embedding.table) and float(head.scale) == 1.0
+    check_classes(embedding.table.shape[0], head.layer.weight.shape[0])
     top = head.layer.scaled(head.scale)
     attentions = [sublayer.body for sublayer in sublayers if isinstance(sublayer.body, Attention)]
     feeds = [sublayer.body for sublayer in sublayers if isinstance(sublayer.body, FeedForward)]
-    norms = [norm for norm in (embedding.norm, *(sublayer.norm for sublayer in sublayers), head.final_norm) if norm is not None]
-    shapes = {(a.heads, a.kv_heads, a.head_dim) for a in attentions}
-    forms = {(f.activation, f.gate is None, len(f.up.weight)) for f in feeds}
-    if len(shapes) > 1 or len(forms) > 1 or len({(norm.kind, norm.eps) for norm in norms}) > 1:
-        raise NotLiftable("blocks of different heads, feed-forward sizes, activations or norms")
-    position, positions = _position_kind(embedding.positions, vocab, width)
+    norms = _norms(sublayers, embedding.norm, head.final_norm)
+    _check_alike(attentions, feeds, list(norms.values()))
     spec = TransformerSpec(
-        vocab_size=vocab,
-        width=width,
+        vocab_size=embedding.table.shape[0],
+        width=embedding.table.shape[1],
         layers=len(attentions),
         heads=attentions[0].heads,
         kv_heads=attentions[0].kv_heads,
         head_dim=attentions[0].head_dim,
         ffn_size=len(feeds[0].up.weight),
-        max_positions=input_length(wiring) or UNBOUNDED_CONTEXT if embedding.positions is None else len(embedding.positions),
-        position=position,
-        norm=norms[0].kind,
+        max_positions=(input_length(wiring) or UNBOUNDED_CONTEXT) if embedding.positions is None else len(embedding.positions),
+        position=_position_kind(embedding),
+        norm=sublayers[0].norm.kind,
         norm_position="pre" if sublayers[0].pre else "post",
-        norm_eps=norms[0].eps,
+        norm_eps=sublayers[0].norm.eps,
         final_norm=head.final_norm is not None,
         activation=feeds[0].activation,
         gated=feeds[0].gate is not None,
-        qkv_bias=any(layer.bias is not None for a in attentions for layer in (a.q, a.k, a.v)),
-        output_bias=any(a.o.bias is not None for a in attentions),
-        ffn_bias=any(layer.bias is not None for f in feeds for layer in (f.up, f.down, f.gate) if layer is not None),
-        tied_head=tied,
+        qkv_bias=any(layer.bias is not None for each in attentions for layer in (each.q, each.k, each.v)),
+        output_bias=any(each.o.bias is not None for each in attentions),
+        ffn_bias=any(layer.bias is not None for each in feeds for layer in (each.up, each.down, each.gate) if layer is not None),
+        tied_head=same_table(top.weight, embedding.table),
         head_bias=top.bias is not None,
         embedding_scale=embedding.scale,
         embedding_norm=embedding.norm is not None,
     )
-    weights = {"embedding.weight": embedding.table} | ({} if positions is None else {"positions.weight": positions})
-    weights |= _block_weights(spec, attentions, feeds) | _norm_weights(spec, sublayers, embedding.norm, head.final_norm)
-    weights |= ({} if tied else {"head.weight": top.weight}) | ({} if top.bias is None else {"head.bias": top.bias})
+    weights = _outer_weights(spec, embedding, top) | _block_weights(spec, attentions, feeds) | _norm_weights(spec, norms)
     return Lift(spec, weights, head.softmax == "softmax", head.last_only, one_hot=False)
 
 
-def _position_kind(table: FloatArray | None, vocab: int, width: int) -> tuple[Position, FloatArray | None]:
+def _check_alike(attentions: Sequence[Attention], feeds: Sequence[FeedForward], norms: Sequence[Norm]) -> None:
+    shapes = {(attention.heads, attention.kv_heads, attention.head_dim) for attention in attentions}
+    forms = {(feed.activation, feed.gate is None, len(feed.up.weight)) for feed in feeds}
+    if len(shapes) > 1 or len(forms) > 1 or len({(norm.kind, norm.eps) for norm in norms}) > 1:
+        raise NotLiftable("blocks of different heads, feed-forward sizes, activations or norms")
+
+
+def _position_kind(embedding: _Embedding) -> Position:
     """`sinusoidal` where the table is that one, so that it need not be stored."""
+    table = embedding.positions
     if table is None:
-        return "none", None
-    plain = TransformerSpec(vocab, width, 1, 1, 1, width, width, len(table), position="sinusoidal")
-    if np.allclose(table, sinusoidal_table(plain, np.arange(len(table))), atol=1e-4):  # float32 angles of later positions are that far off
-        return "sinusoidal", None
-    return "learned", table
+        return "none"
+    count, width = table.shape
+    plain = TransformerSpec(1, width, 1, 1, 1, width, width, count, position="sinusoidal")
+    # float32 angles of later positions are off by about 1e-5
+    return "sinusoidal" if np.allclose(table, sinusoidal_table(plain, np.arange(count)), atol=1e-4) else "learned"
+
+
+def _outer_weights(spec: TransformerSpec, embedding: _Embedding, head: Affine) -> dict[str, FloatArray]:
+    found = {
+        "embedding.weight": embedding.table,
+        "positions.weight": embedding.positions if spec.position == "learned" else None,
+        "head.weight": None if spec.tied_head else head.weight,
+        "head.bias": head.bias,
+    }
+    return {name: weight for name, weight in found.items() if weight is not None}
 
 
 def _block_weights(spec: TransformerSpec, attentions: Sequence[Attention], feeds: Sequence[FeedForward]) -> dict[str, FloatArray]:
@@ -242,13 +251,13 @@ def _block_weights(spec: TransformerSpec, attentions: Sequence[Attention], feeds
     return weights
 
 
-def _norm_weights(spec: TransformerSpec, sublayers: Sequence[_Sublayer], first: Norm | None, last: Norm | None) -> dict[str, FloatArray]:
-    inner = [(f"layers.{i // 2}.{('attention', 'ffn')[i % 2]}_norm", sublayer.norm) for i, sublayer in enumerate(sublayers)]
-    norms = [("embedding_norm", first), *inner, ("final_norm", last)]
-    weights: dict[str, FloatArray] = {}
-    for name, norm in norms:
-        if norm is not None:
-            weights[f"{name}.weight"] = norm.weight
-            if spec.norm == "layer":
-                weights[f"{name}.bias"] = norm.bias
-    return weights
+def _norms(sublayers: Sequence[_Sublayer], first: Norm | None, last: Norm | None) -> dict[str, Norm]:
+    """Canonical name -> norm."""
+    inner = {f"layers.{i // 2}.{('attention', 'ffn')[i % 2]}_norm": sublayer.norm for i, sublayer in enumerate(sublayers)}
+    outer = {"embedding_norm": first, "final_norm": last}
+    return {name: norm for name, norm in (inner | outer).items() if norm is not None}
+
+
+def _norm_weights(spec: TransformerSpec, norms: Mapping[str, Norm]) -> dict[str, FloatArray]:
+    weights = {f"{name}.weight": norm.weight for name, norm in norms.items()}
+    return weights | ({f"{name}.bias": norm.bias for name, norm in norms.items()} if spec.norm == "layer" else {})

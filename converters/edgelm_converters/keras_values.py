@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgelm_converters.keras_graph import LayerNode, NotLiftable
-from edgelm_converters.keras_wiring import IDENTITIES, Operand, Wiring, operation, option, slice_index
+from edgelm_converters.keras_wiring import IDENTITIES, Operand, Wiring, operation, option, slice_index, weight_of
 
 Array = NDArray[Any]
 
@@ -48,13 +48,12 @@ def input_length(wiring: Wiring) -> int | None:
 def table_length(wiring: Wiring, name: str) -> int | None:
     """Rows of the shortest table that `name` looks positions up in; None when there is none."""
     rows = [
-        _table(node).shape[0]
+        weight_of(node, "embeddings").shape[0]
         for node in wiring.ancestors(name)
-        if operation(node) == "PositionEmbedding"
-        or (operation(node) == "Embedding" and constant_of(wiring, node.inputs[0], time=2) is not None)
+        if operation(node) == "Embedding" and constant_of(wiring, node.inputs[0], time=2) is not None
     ]
-    slices = [node.arguments.get("0") for node in wiring.ancestors(name) if operation(node) == "StridedSlice"]
-    rows += [np.shape(table)[-2] for table in slices if np.ndim(table) >= 2]
+    cut = [wiring.operands(node)[0] for node in wiring.ancestors(name) if operation(node) == "StridedSlice"]
+    rows += [table.shape[-2] for table in cut if not isinstance(table, str) and table.ndim >= 2]
     return min(rows, default=None)
 
 
@@ -85,18 +84,6 @@ def _hidden(node: LayerNode, operands: list[Array]) -> Array:
     kernel = node.weights.get("kernel")
     width = operands[0].shape[-1] if kernel is None else kernel.shape[-1]
     return operands[0] if operation(node) in IDENTITIES else np.full((*operands[0].shape[:-1], width), np.nan)
-
-
-def _table(node: LayerNode) -> Array:
-    return next(node.weights[name] for name in ("position_embeddings", "embeddings") if name in node.weights)
-
-
-def _sines(node: LayerNode, operands: list[Array]) -> Array:
-    """keras_hub's SinePositionEncoding: sines in the even columns, cosines in the odd."""
-    _, time, width = operands[0].shape
-    columns = np.arange(width)
-    angles = np.arange(time)[:, None] / float(node.config.get("max_wavelength", 10_000)) ** ((columns - columns % 2) / width)
-    return np.where(columns % 2, np.cos(angles), np.sin(angles))
 
 
 def _ones(node: LayerNode, operands: list[Array]) -> Array:
@@ -138,7 +125,7 @@ _COMPUTE: Mapping[str, Callable[[LayerNode, list[Array]], Any]] = {
     "BandPart": _band,
     "BroadcastTo": lambda node, operands: np.broadcast_to(operands[0], [int(size) for size in operands[1]]),
     "Cumsum": lambda node, operands: np.cumsum(operands[0], axis=_axis(node)),
-    "Embedding": lambda node, operands: _table(node)[operands[0].astype(np.int64)],
+    "Embedding": lambda node, operands: weight_of(node, "embeddings")[operands[0].astype(np.int64)],
     "ExpandDims": lambda node, operands: np.expand_dims(operands[0], _axis(node)),
     "GetItem": lambda node, operands: operands[0][slice_index(node)],
     "Greater": lambda node, operands: operands[0] > operands[1],
@@ -149,10 +136,8 @@ _COMPUTE: Mapping[str, Callable[[LayerNode, list[Array]], Any]] = {
     "Multiply": lambda node, operands: operands[0] * operands[1],
     "Ones": _ones,
     "OnesLike": lambda node, operands: np.ones_like(operands[0]),
-    "PositionEmbedding": lambda node, operands: _table(node)[: operands[0].shape[1]],
     "Reshape": lambda node, operands: operands[0].reshape([int(size) for size in operands[1]]),
     "Shape": lambda node, operands: np.array(operands[0].shape),
-    "SinePositionEncoding": _sines,
     "Stack": lambda node, operands: np.stack(operands),
     "StridedSlice": _strided_slice,
     "Subtract": lambda node, operands: operands[0] - operands[1],

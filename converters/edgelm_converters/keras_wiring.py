@@ -150,6 +150,17 @@ def operation(node: LayerNode) -> str:
     return SYNONYMS.get(kind, kind)
 
 
+def weight_of(node: LayerNode, name: str) -> NDArray[np.float32]:
+    """A weight of a layer as float32.
+
+    Raises:
+        NotLiftable: The layer has none of that name, as when it is quantised.
+    """
+    if name not in node.weights:
+        raise NotLiftable(f"layer {node.name!r} ({operation(node)}) has no weight {name!r}")
+    return np.asarray(node.weights[name], np.float32)
+
+
 def option(node: LayerNode, name: str, default: Any = None) -> Any:
     """A switch of an operation: Keras 2 keeps it in the call, Keras 3 in the config."""
     value = node.arguments.get(name)

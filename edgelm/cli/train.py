@@ -184,7 +184,7 @@ def _write_text(path: Path, text: str) -> None:
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.stem}-") as folder:
         temporary = Path(folder) / path.name
         temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
+        temporary.replace(path)
 
 
 def _say_result(result: TrainResult, settings: TrainSettings, output: Path) -> None:

@@ -63,10 +63,9 @@ class _Lines:
 
 
 def _cost(plan: Plan) -> str:
-    epochs = -(-plan.steps // plan.steps_an_epoch)
     return (
         f"{plan.parameters:,} parameters; {plan.train_tokens:,} training and {plan.valid_tokens:,} validation tokens; "
-        f"{plan.steps:,} steps in {epochs} epoch{'s' if epochs > 1 else ''}"
+        f"{plan.steps:,} steps in {plan.epochs} epoch{'s' if plan.epochs > 1 else ''}"
     )
 
 

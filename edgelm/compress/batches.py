@@ -129,4 +129,5 @@ def share(array: NDArray[Any], replica: int, replicas: int) -> NDArray[Any]:
     """The rows of one replica, of equal number for all; rows that are missing are zeros (of weight 0)."""
     size = -(-len(array) // replicas)
     padded = np.concatenate([array, np.zeros((size * replicas - len(array), *array.shape[1:]), array.dtype)])
-    return padded[replica * size : (replica + 1) * size]
+    own: NDArray[Any] = padded[replica * size : (replica + 1) * size]
+    return own

@@ -47,7 +47,7 @@ def save(checkpoint: Checkpoint, folder: Path) -> None:
             np.savez(file, header=np.frombuffer(header.encode(), np.uint8), **named)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, folder / FILE)
+        Path(temporary).replace(folder / FILE)
     finally:
         Path(temporary).unlink(missing_ok=True)
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -139,7 +139,8 @@ class _Run:
         total = min(self.settings.epochs * an_epoch, self.settings.max_steps or math.inf)
         parameters = sum(int(np.prod(variable.shape)) for variable in self.model.trainable_variables)
         self.plan = Plan(parameters, self.windows.predicted, self.valid.predicted, an_epoch, int(total))
-        self.time = self.model.input_shape[1]
+        many = self.model.distribute_strategy.num_replicas_in_sync > 1  # steps without a signature: keep the shapes few
+        self.time = self.model.input_shape[1] or (self.settings.sequence_length if many else None)
 
     def go(self) -> None:
         self._tell()
@@ -152,9 +153,7 @@ class _Run:
 
     def _done(self) -> bool:
         epoch, patience = len(self.history), self.settings.patience
-        if epoch and self.step >= min(self.plan.steps, epoch * self.plan.steps_an_epoch) and self.step >= self.plan.steps:
-            return True
-        return bool(patience and epoch and epoch - self._best_epoch() >= patience)
+        return epoch >= self.plan.epochs or bool(patience and epoch and epoch - self._best_epoch() >= patience)
 
     def _best_epoch(self) -> int:
         return min(self.history, key=lambda epoch: epoch.valid_perplexity).epoch
@@ -162,9 +161,7 @@ class _Run:
     def _train_epoch(self) -> None:
         epoch = len(self.history)
         first, end = epoch * self.plan.steps_an_epoch, min((epoch + 1) * self.plan.steps_an_epoch, self.plan.steps)
-        order = batches(
-            self.windows, self.settings.batch_size, order=(self.settings.seed, epoch), first=self.step - first, time=self.time
-        )
+        order = batches(self.windows, self.settings.batch_size, order=(self.settings.seed, epoch), first=self.step - first, time=self.time)
         for batch in order:
             if self.step >= end:
                 break
@@ -209,8 +206,8 @@ class _Run:
         if self.on_progress is None:
             return
         loss = self.loss_sum / self.token_sum if self.token_sum else self.history[-1].loss if self.history else math.nan
-        epoch = min(len(self.history) + 1, self.settings.epochs)
-        left = self.clock.left(self.plan.steps - self.step, -(-self.plan.steps // self.plan.steps_an_epoch) - len(self.history))
+        epoch = min(len(self.history) + 1, self.plan.epochs)
+        left = self.clock.left(self.plan.steps - self.step, self.plan.epochs - len(self.history))
         self.on_progress(Progress(self.plan, epoch, self.step, loss, self.clock.rate, left, tuple(self.history)))
 
     def save(self) -> None:

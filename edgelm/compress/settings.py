@@ -94,6 +94,11 @@ class Plan:
     steps_an_epoch: int
     steps: int
 
+    @property
+    def epochs(self) -> int:
+        """Epochs, of which `max_steps` may cut the last short."""
+        return -(-self.steps // self.steps_an_epoch)
+
 
 @dataclass(frozen=True)
 class Epoch:
@@ -138,7 +143,7 @@ class Progress:
 
     @property
     def perplexity(self) -> float:
-        """exp of `loss`."""
+        """Of the training loss: exp of `loss`."""
         return perplexity_of(self.loss)
 
 
@@ -165,5 +170,5 @@ OnProgress = Callable[[Progress], None]
 
 
 def perplexity_of(loss: float) -> float:
-    """exp of a loss in nats, at most e^50: diverging trainings must not overflow."""
+    """The exponential of a loss in nats, at most e^50: diverging trainings must not overflow."""
     return math.exp(min(loss, 50.0))

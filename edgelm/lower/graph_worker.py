@@ -13,10 +13,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from edgelm.errors import ConversionError
-from edgelm.spec import Encoding
 from edgelm_converters.keras_files import keras_version
 from edgelm_converters.keras_source import open_model, open_signature
+
+from edgelm.errors import ConversionError
+from edgelm.spec import Encoding
 
 SIGNATURE = "forward"
 

@@ -74,8 +74,11 @@ class LayerBuilder:
         offset = None if bias is None else g.constant(bias)
         if self.store.form == "tflite-2.14" and q.encoding is Encoding.INT8:
             y = g.mul(g.fully_connected(x, g.weight_per_tensor(key, q)), g.row_scales(q))  # (..., rows)
-            return y if offset is None else g.add(y, offset)
-        return g.fully_connected(x, g.weight(key, q), offset)
+        elif q.encoding is Encoding.FLOAT16:  # XNNPACK takes float16 weights only without a float32 bias
+            y = g.fully_connected(x, g.weight(key, q))
+        else:
+            return g.fully_connected(x, g.weight(key, q), offset)
+        return y if offset is None else g.add(y, offset)
 
 
 def _hard_sigmoid(g: GraphBuilder, x: Tensor) -> Tensor:

@@ -188,11 +188,11 @@ class _Call:
         g, spec = self.g, self.spec
         y = self._project(x, at, ("q", "k", "v"), self._pre(f"{at}.attention_norm"))  # (tokens, (heads + 2 kv_heads) * head_dim)
         every = self._split_heads(y)  # (1, heads + 2 kv_heads, tokens, head_dim): those of q, k, v
-        v = g.slice(every, 1, spec.heads + spec.kv_heads, spec.kv_heads)
+        v = self._cut(every, 1, spec.heads + spec.kv_heads, spec.kv_heads)
         if spec.qk_norm or shared.cos is not None:  # q and k together: half the ops
-            qk = g.slice(every, 1, 0, spec.heads + spec.kv_heads)
+            qk = self._cut(every, 1, 0, spec.heads + spec.kv_heads)
             every = self._turn(self._qk_norm(at, qk) if spec.qk_norm else qk, shared)
-        q, k = g.slice(every, 1, 0, spec.heads), g.slice(every, 1, spec.heads, spec.kv_heads)
+        q, k = self._cut(every, 1, 0, spec.heads), self._cut(every, 1, spec.heads, spec.kv_heads)
         q = self._reshaped(q, (1, spec.kv_heads, self.group * self.tokens, spec.head_dim))
         mixed = (self._mix_step if self.decodes else self._mix_chunk)(q, k, v, cache, shared.mask)
         if self.tokens > 1:
@@ -200,12 +200,12 @@ class _Call:
         return self.layers.plain_dense(g.reshape(mixed, (self.tokens, spec.heads * spec.head_dim)), f"{at}.o"), k, v
 
     def _mix_step(self, q: Tensor, k: Tensor, v: Tensor, cache: tuple[Tensor, Tensor], mask: Tensor) -> Tensor:
-        """One token: cached slots by matrix products, the token itself elementwise, since joining it to the cache would copy that."""
+        """One token: the cached slots and the token itself apart, since joining it to the cache would copy that."""
         g = self.g
         past = g.add(g.batch_matmul(q, cache[0], transpose_b=True), mask)  # (1, kv_heads, group, cache)
-        weights = g.softmax(g.concatenate([past, g.sum(g.mul(q, k), -1)]))  # (1, kv_heads, group, cache + 1)
-        mixed = g.batch_matmul(g.slice(weights, 3, 0, self.cache), cache[1])  # (1, kv_heads, group, head_dim)
-        return g.add(mixed, g.mul(g.slice(weights, 3, self.cache, 1), v))
+        weights = g.softmax(g.concatenate([past, g.batch_matmul(q, k, transpose_b=True)]))  # (1, kv_heads, group, cache + 1)
+        mixed = g.batch_matmul(self._cut(weights, 3, 0, self.cache), cache[1])  # (1, kv_heads, group, head_dim)
+        return g.add(mixed, g.mul(self._cut(weights, 3, self.cache, 1), v))
 
     def _mix_chunk(self, q: Tensor, k: Tensor, v: Tensor, cache: tuple[Tensor, Tensor], mask: Tensor) -> Tensor:
         """A chunk: its rows are joined to the cache, whose copy is little beside the products."""
@@ -221,6 +221,9 @@ class _Call:
             return g.reshape(y, (1, y.shape[1] // size, 1, size))
         return g.transpose(g.reshape(y, (1, self.tokens, y.shape[1] // size, size)), (0, 2, 1, 3))
 
+    def _cut(self, x: Tensor, axis: int, begin: int, size: int) -> Tensor:
+        return self.g.slice(x, axis, begin, size, resizable=False)
+
     def _reshaped(self, x: Tensor, shape: tuple[int, ...]) -> Tensor:
         return x if x.shape == shape else self.g.reshape(x, shape)
 
@@ -235,9 +238,9 @@ class _Call:
         if shared.cos is None or shared.sin is None:
             return qk
         g, half = self.g, self.spec.rotary_size // 2
-        halves = [g.slice(qk, 3, half, half), g.slice(qk, 3, 0, half)]
+        halves = [self._cut(qk, 3, half, half), self._cut(qk, 3, 0, half)]
         if 2 * half < self.spec.head_dim:
-            halves.append(g.slice(qk, 3, 2 * half, self.spec.head_dim - 2 * half))
+            halves.append(self._cut(qk, 3, 2 * half, self.spec.head_dim - 2 * half))
         return g.add(g.mul(qk, shared.cos), g.mul(g.concatenate(halves), shared.sin))
 
     def _feed_forward(self, at: str, x: Tensor) -> Tensor:

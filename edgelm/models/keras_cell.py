@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -63,8 +63,8 @@ class RecurrentCell(tf_keras.layers.Layer):  # type: ignore[misc]
         two_rows = self.cell == "gru" and self.reset_after
         gates = tf.matmul(inputs, self.kernel) if self.input_kernel else inputs
         gates += self.bias[0] if two_rows else self.bias  # (batch, gates * units)
-        step = {"rnn": self._rnn, "gru": self._gru, "lstm": self._lstm, "cifg": self._cifg}[self.cell]
-        states = step(gates, *states)
+        steps: dict[str, Callable[..., tuple[Tensor, ...]]] = {"rnn": self._rnn, "gru": self._gru, "lstm": self._lstm, "cifg": self._cifg}
+        states = steps[self.cell](gates, *states)
         return states[0], list(states)
 
     def _rnn(self, gates: Tensor, h: Tensor) -> tuple[Tensor, ...]:

@@ -11,7 +11,6 @@ Example:
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -113,7 +112,7 @@ def save(model: KerasModel, path: Path) -> None:
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.stem}-") as folder:
         temporary = Path(folder) / path.name
         model.save(temporary)
-        os.replace(temporary, path)
+        temporary.replace(path)
 
 
 def load(path: Path) -> KerasModel:

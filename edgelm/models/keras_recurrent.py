@@ -12,7 +12,7 @@ from edgelm.spec import ModelSpec, RecurrentSpec
 
 
 def recurrent_logits(spec: RecurrentSpec, ids: Tensor) -> Tensor:
-    """ids (batch, time) -> logits (batch, time, vocab)."""
+    """Token ids (batch, time) -> logits (batch, time, vocab)."""
     embedding = embedding_layer(spec, spec.embedding_size)
     x = embedding(ids)  # (batch, time, embedding_size)
     if spec.embedding_projection:

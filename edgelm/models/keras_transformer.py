@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from tf_keras import initializers, layers
@@ -13,7 +14,7 @@ from edgelm.spec import TransformerSpec
 
 
 def transformer_logits(spec: TransformerSpec, ids: Tensor) -> Tensor:
-    """ids (batch, time) -> logits (batch, time, vocab)."""
+    """Token ids (batch, time) -> logits (batch, time, vocab)."""
     embedding = embedding_layer(spec, spec.width)
     x = embedding(ids)  # (batch, time, width)
     if spec.embedding_scale != 1.0:
@@ -22,8 +23,8 @@ def transformer_logits(spec: TransformerSpec, ids: Tensor) -> Tensor:
     if spec.embedding_norm:
         x = _norm(spec, "embedding_norm")(x)
     for i in range(spec.layers):
-        x = _residual(spec, x, f"layers_{i}_attention", lambda h, i=i: _attention(spec, i, h))
-        x = _residual(spec, x, f"layers_{i}_ffn", lambda h, i=i: _feed_forward(spec, i, h))
+        x = _residual(spec, x, f"layers_{i}_attention", partial(_attention, spec, i))
+        x = _residual(spec, x, f"layers_{i}_ffn", partial(_feed_forward, spec, i))
     if spec.final_norm:
         x = _norm(spec, "final_norm")(x)
     return head(spec, x, ids, embedding)

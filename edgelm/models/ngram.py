@@ -178,7 +178,8 @@ class _Lower:
     ) -> tuple[Floats, NDArray[np.int64], int]:
         """Log-probability (n,) and rank (n,) of the targets, and the best word.
 
-        The probability of a word is backoff * lower, plus its share if it is one of `words`. The rank counts the lower distribution as a whole, takes `words` out of it and counts them again with their shares.
+        The probability of a word is backoff * lower, plus its share if it is one of `words`. The rank counts the lower
+        distribution as a whole, takes `words` out of it and counts them again with their shares.
         """
         floors = self.probabilities[words]  # (grams,)
         full = backoff * floors + shares

@@ -20,7 +20,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,7 +59,8 @@ class Call:
 
     Args:
         name: Name of the signature.
-        engine: The model.
+        runtime: Name and version, for errors.
+        interpreter: Its Interpreter; the arrays keep it alive.
         subgraph: Index of its subgraph, allocated.
         inputs: Input name -> tensor index.
         outputs: Output name -> tensor index.
@@ -71,12 +72,15 @@ class Call:
         zero_copy: The arrays are the runtime's own tensors.
     """
 
-    def __init__(self, name: str, engine: Engine, subgraph: int, inputs: Mapping[str, int], outputs: Mapping[str, int]) -> None:
+    def __init__(
+        self, name: str, runtime: str, interpreter: Any, subgraph: int, inputs: Mapping[str, int], outputs: Mapping[str, int]
+    ) -> None:
         self.name = name
-        self._engine = engine
+        self._runtime = runtime
+        self._interpreter = interpreter
         self._subgraph = subgraph
         self._inputs, self._outputs = inputs, outputs
-        self._invoke = engine.wrapper.Invoke
+        self._invoke = interpreter._interpreter.Invoke
         self.inputs: Mapping[str, Tensor] = {key: self._view(index) for key, index in inputs.items()}
         for tensor in self.inputs.values():
             tensor[...] = 0
@@ -91,7 +95,7 @@ class Call:
             self.outputs = {key: self._view(index).copy() for key, index in outputs.items()}
 
     def _view(self, index: int) -> Tensor:
-        view: Tensor = self._engine.wrapper.tensor(self._engine, index, self._subgraph)
+        view: Tensor = self._interpreter._interpreter.tensor(self._interpreter, index, self._subgraph)
         return view
 
     def invoke(self) -> None:
@@ -113,7 +117,7 @@ class Call:
         try:
             self._invoke(self._subgraph)
         except (ValueError, RuntimeError) as error:
-            self._engine.fail(f"running signature {self.name!r}", error)
+            raise translated(str(error), f"running signature {self.name!r}", self._runtime) from error
 
 
 class Engine:
@@ -144,18 +148,18 @@ class Engine:
             _verify(model)
             source = {"model_content": model} if isinstance(model, bytes) else {"model_path": str(model)}
             self._interpreter = interpreter(**source, num_threads=threads)
-            self.wrapper = self._interpreter._interpreter
-            definitions = self.wrapper.GetSignatureDefs() or {}
+            self._wrapper = self._interpreter._interpreter
+            definitions = self._wrapper.GetSignatureDefs() or {}
         except (ValueError, RuntimeError, OSError) as error:
-            self.fail(f"loading {self._label}", error)
+            raise translated(str(error), f"loading {self._label}", self.runtime) from error
         self._definitions: Mapping[str, Any] = definitions
-        self._subgraphs = {name: int(self.wrapper.GetSubgraphIndexFromSignature(name)) for name in definitions}
+        self._subgraphs = {name: int(self._wrapper.GetSubgraphIndexFromSignature(name)) for name in definitions}
         self.signatures = {name: self._shapes(name) for name in definitions}
         self._primary_allocated = False
 
     def _shapes(self, name: str) -> SignatureShapes:
         def shapes(tensors: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
-            sizes = {key: self.wrapper.TensorSize(index, self._subgraphs[name]) for key, index in tensors.items()}
+            sizes = {key: self._wrapper.TensorSize(index, self._subgraphs[name]) for key, index in tensors.items()}
             return {key: tuple(int(n) for n in size) for key, size in sizes.items()}
 
         return SignatureShapes(shapes(self._definitions[name]["inputs"]), shapes(self._definitions[name]["outputs"]))
@@ -179,19 +183,15 @@ class Engine:
         definition, subgraph = self._definitions[name], self._subgraphs[name]
         try:
             for key, shape in shapes.items():
-                self.wrapper.ResizeInputTensor(definition["inputs"][key], np.array(shape, np.int32), False, subgraph)
+                self._wrapper.ResizeInputTensor(definition["inputs"][key], np.array(shape, np.int32), False, subgraph)
             if not self._primary_allocated:
-                self.wrapper.AllocateTensors(-1)
+                self._wrapper.AllocateTensors(-1)
                 self._primary_allocated = True
-            self.wrapper.AllocateTensors(subgraph)
+            self._wrapper.AllocateTensors(subgraph)
         except (ValueError, RuntimeError) as error:
-            self.fail(f"preparing signature {name!r} of {self._label}", error)
+            raise translated(str(error), f"preparing signature {name!r} of {self._label}", self.runtime) from error
 
-        return Call(name, self, subgraph, definition["inputs"], definition["outputs"])
-
-    def fail(self, doing: str, error: Exception) -> NoReturn:
-        """Raises the runtime's own error as a `RuntimeFailure` with cause and fix."""
-        raise translated(str(error), doing, self.runtime) from error
+        return Call(name, self.runtime, self._interpreter, subgraph, definition["inputs"], definition["outputs"])
 
 
 def runtime_version(runtime: str) -> str:

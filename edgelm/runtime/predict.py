@@ -56,7 +56,7 @@ def suggest(session: Session[Any], tokenizer: Tokenizer, text: str, n: int = 3) 
     Raises:
         RuntimeFailure: The runtime failed.
     """
-    ids = _prompt(session, tokenizer, text.rstrip(), room=LONGEST_WORD)
+    ids = _prompt(session, tokenizer, text.rstrip(), room=0 if tokenizer.kind == "word" else LONGEST_WORD)
     mass = softmax(session.prefill(ids))  # (vocab,)
     pieces = _pieces(tokenizer, session.vocab_size)
     if tokenizer.kind == "word":
@@ -106,7 +106,10 @@ def complete(session: Session[Any], tokenizer: Tokenizer, text: str, max_tokens:
 
 
 def _prompt(session: Session[Any], tokenizer: Tokenizer, text: str, room: int) -> list[int]:
-    """Resets the session and gives the ids to prefill: the last half of the context where text and room exceed it."""
+    """Resets the session and gives the ids to prefill: the last half of the context where text and room exceed it.
+
+    A model must be told something: an empty text for a tokenizer without a start token becomes id 0.
+    """
     session.reset()
     start = [] if tokenizer.start_id is None else [tokenizer.start_id]
     ids = start + tokenizer.encode(text)

@@ -47,7 +47,7 @@ class Tokenizer:
         self._vocabulary: dict[str, int] = raw.get_vocab(with_added_tokens=True)
         self._tokens = {i: token for token, i in self._vocabulary.items()}
         description = json.loads(raw.to_str())
-        self.kind: Kind = _kind(description, self._vocabulary)
+        self.kind: Kind = _kind(raw, description)
         self.vocab_size = max(self._tokens, default=-1) + 1
         self.unknown_id = _unknown_id(description["model"], self._vocabulary)
         boundaries = (*BOUNDARIES, "\n") if self.kind == "char" else BOUNDARIES
@@ -220,11 +220,11 @@ def _normalizer(lowercase: bool) -> normalizers.Normalizer:
     return normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()]) if lowercase else normalizers.NFC()
 
 
-def _kind(description: dict[str, Any], vocabulary: dict[str, int]) -> Kind:
+def _kind(raw: RawTokenizer, description: dict[str, Any]) -> Kind:
     model = description["model"]
     if model["type"] == "WordLevel":
-        specials = {token["content"] for token in description["added_tokens"]} | {model["unk_token"]}
-        return "char" if all(len(token) == 1 for token in vocabulary.keys() - specials) else "word"
+        letters = [token for token in model["vocab"] if len(token) == 1 and token.isalpha()][:2]
+        return "char" if len(letters) == 2 and len(raw.encode("".join(letters), add_special_tokens=False)) == 2 else "word"
     if model["type"] == "BPE":
         surroundings = json.dumps([description["pre_tokenizer"], description["normalizer"], description["decoder"]])
         if '"ByteLevel"' in surroundings:

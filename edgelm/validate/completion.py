@@ -191,7 +191,7 @@ class WordCompleter:
 
 def _word_starts(document: AlignedDocument) -> list[tuple[int, int]]:
     """(target, word) for every word that begins with a piece of its own."""
-    starts, known = [], -1
+    starts, known = list[tuple[int, int]](), -1
     for target, word in zip(document.target.tolist(), document.word.tolist(), strict=True):
         if word > known and not (starts and starts[-1][0] == target):
             starts.append((target, word))

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from edgelm.report import Table
-from edgelm.tflite.reader import OpInfo, TensorInfo, TfliteModel
+from edgelm.tflite.reader import OpInfo, TensorInfo, TfliteModel, weight_values
 
 BOTH = frozenset(
     {"ABS", "ADD", "CONCATENATION", "DIV", "ELU", "FLOOR", "FULLY_CONNECTED", "HARD_SWISH", "LEAKY_RELU", "LOGISTIC", "MAXIMUM", "MINIMUM"}
@@ -55,7 +55,15 @@ def delegation(op: OpInfo, model: TfliteModel, runtime: str) -> Delegation:
         return Delegation(
             False, "a lookup: TFLite's own kernel reads the one row it needs" if op.name in _LOOKUPS else "XNNPACK has no such op here"
         )
+    if op.name == "SLICE" and runtime == "ai-edge-litert" and _open_ended(inputs[2], model):
+        return Delegation(False, "XNNPACK wants every size of a slice spelt out, not -1 for the rest")
     return _RULES.get(op.name, _elementwise)(inputs, runtime)
+
+
+def _open_ended(sizes: TensorInfo, model: TfliteModel) -> bool:
+    if not sizes.nbytes or sizes.dtype != "int32":
+        return False
+    return bool((weight_values(model, sizes)[0] < 0).any())
 
 
 def _elementwise(inputs: list[TensorInfo], runtime: str) -> Delegation:

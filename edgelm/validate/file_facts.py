@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,12 +15,12 @@ class FileFacts:
     """Facts of a .tflite.
 
     Attributes:
-        dynamic_tensors: Names of the tensors whose shape signature has a -1.
+        dynamic_inputs: Names of the inputs of subgraphs whose shape signature has a -1.
         sparse_tensors: (name, dtype) of the tensors that are stored sparse.
         external_buffers: Buffers that lie outside of the root table.
     """
 
-    dynamic_tensors: tuple[str, ...]
+    dynamic_inputs: tuple[str, ...]
     sparse_tensors: tuple[tuple[str, str], ...]
     external_buffers: int
 
@@ -29,18 +28,13 @@ class FileFacts:
 def file_facts(data: bytes) -> FileFacts:
     """Reads the facts of a file that `reader.read` accepted."""
     root = schema.Model.GetRootAs(data, 0)
-    tensors = list(_tensors(root))
-    dynamic = (t for t in tensors if not t.ShapeSignatureIsNone() and (t.ShapeSignatureAsNumpy() < 0).any())
+    graphs = [root.Subgraphs(number) for number in range(root.SubgraphsLength())]
+    inputs = (graph.Tensors(graph.Inputs(i)) for graph in graphs for i in range(graph.InputsLength()))
+    dynamic = (t for t in inputs if not t.ShapeSignatureIsNone() and (t.ShapeSignatureAsNumpy() < 0).any())
+    tensors = (graph.Tensors(i) for graph in graphs for i in range(graph.TensorsLength()))
     sparse = ((_name(t), _DTYPES[t.Type()]) for t in tensors if t.Sparsity() is not None)
     external = sum(root.Buffers(i).Offset() > 1 for i in range(root.BuffersLength()))
     return FileFacts(tuple(_name(t) for t in dynamic), tuple(sparse), external)
-
-
-def _tensors(root: Any) -> Iterator[Any]:
-    for number in range(root.SubgraphsLength()):
-        graph = root.Subgraphs(number)
-        for index in range(graph.TensorsLength()):
-            yield graph.Tensors(index)
 
 
 def _name(tensor: Any) -> str:

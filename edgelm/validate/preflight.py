@@ -187,8 +187,10 @@ def _custom_ops(subject: _Subject) -> Check:
 
 
 def _static_shapes(subject: _Subject) -> Check:
-    named = subject.facts.dynamic_tensors
-    cause = f"{_first_of(named)}: a size is only known while running, and XNNPACK leaves such parts of the graph alone" if named else ""
+    named = subject.facts.dynamic_inputs
+    cause = (
+        f"input {_first_of(named)}: a size is only known while running, so that the app has to resize it before each run" if named else ""
+    )
     return _verdict("static shapes", "all", cause, f"{subject.convert}: edgelm's own graphs have fixed shapes")
 
 

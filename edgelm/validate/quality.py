@@ -202,7 +202,7 @@ class _Words:
         share = np.concatenate([document.share for document in documents])
         return cls(
             texts=texts,
-            log_probability=np.bincount(word, share * log_probability[target], minlength=len(texts)),
+            log_probability=np.bincount(word, share * log_probability[target], minlength=len(texts)).astype(np.float64),
             covered=np.bincount(word, minlength=len(texts)) > 0,
             unknown=np.bincount(word, unknown[target], minlength=len(texts)) > 0,
             boundary=np.array([text == BOUNDARY_WORD for text in texts], np.bool_),

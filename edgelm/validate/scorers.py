@@ -105,31 +105,30 @@ class SourceScorer:
 
     Attributes:
         source_logits: ids (batch, time) -> logits (batch, time, vocab).
-        vocab_size: Columns of the logits: it bounds the size of a call.
         max_tokens: Longest piece of a document that is run at once.
         batch: Documents a call, at most.
     """
 
     source_logits: SourceLogits
-    vocab_size: int
     max_tokens: int = 1024
     batch: int = 16
 
     def score(self, documents: Iterable[Ids]) -> Iterator[DocumentScores]:
         """See `Scorer`."""
         remaining = iter(documents)
+        vocab_size = self.source_logits(np.zeros((1, 1), np.int32)).shape[-1]
         while window := list(islice(remaining, 4 * self.batch)):
             pieces = [_pieces(ids, self.max_tokens) for ids in window]
-            scored = iter(self._score_pieces([piece for parts in pieces for piece in parts]))
+            scored = iter(self._score_pieces([piece for parts in pieces for piece in parts], vocab_size))
             yield from (_join(list(islice(scored, len(parts)))) for parts in pieces)
 
-    def _score_pieces(self, pieces: Sequence[Ids]) -> list[DocumentScores]:
+    def _score_pieces(self, pieces: Sequence[Ids], vocab_size: int) -> list[DocumentScores]:
         """Scores in the order of the pieces; pieces of like length go into one call."""
         order = sorted(range(len(pieces)), key=lambda i: len(pieces[i]))
         result: dict[int, DocumentScores] = {}
         while order:
             size = self.batch
-            while size > 1 and size * len(pieces[order[:size][-1]]) * self.vocab_size > LOGITS_A_CALL:
+            while size > 1 and size * len(pieces[order[:size][-1]]) * vocab_size > LOGITS_A_CALL:
                 size -= 1
             group, order = order[:size], order[size:]
             result |= zip(group, self._run([pieces[i] for i in group]), strict=True)

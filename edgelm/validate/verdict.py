@@ -14,13 +14,13 @@ from edgelm.artifact import Artifact
 from edgelm.device.profile import DeviceProfile
 from edgelm.models.ngram import NGram
 from edgelm.report import Check, Plot, Report, Table
-from edgelm.runtime.session import RecurrentSession, open_session
-from edgelm.spec import Encoding, Imported, LanguageModel
+from edgelm.runtime.session import open_session
+from edgelm.spec import Imported, LanguageModel
 from edgelm.text.corpus import Corpus, token_documents
 from edgelm.text.tokenizer import Tokenizer
 from edgelm.validate import budget, parity, preflight, probe, quality
-from edgelm.validate.parity_limits import coarsest
-from edgelm.validate.scorers import BatchSessionScorer, NGramScorer, Scorer, SessionScorer, SourceScorer
+from edgelm.validate.parity_limits import limits_for
+from edgelm.validate.scorers import NGramScorer, Scorer, SessionScorer, SourceScorer
 
 OnStage = Callable[[str, int, int], None]
 
@@ -40,11 +40,6 @@ class Subject:
     def tokenizer(self) -> Tokenizer | None:
         """The artifact's tokenizer."""
         return Tokenizer.from_json(self.artifact.tokenizer) if self.artifact.tokenizer else None
-
-    @property
-    def encoding(self) -> Encoding:
-        """The coarsest encoding among its weights, which decides what the proof allows."""
-        return coarsest(self.artifact.encodings.values())
 
 
 @dataclass(frozen=True)
@@ -70,7 +65,7 @@ def judge(
         on_stage: Progress: stage, done, total.
     """
     on_stage("reading op versions", 0, 0)
-    ahead = preflight.preflight(subject.artifact.tflite, profile)
+    ahead = preflight.preflight(subject.artifact.tflite, profile, source=subject.artifact.name)
     findings = [Finding(ahead.checks, ahead.tables)]
     corpus = Corpus.open(data) if data else None
     if ahead.runs and subject.imported:
@@ -99,8 +94,10 @@ def _proof(subject: Subject, profile: DeviceProfile, corpus: Corpus | None, thre
     tokens, text = _probe(imported, tokenizer, corpus)
     runtimes = preflight.runtimes(subject.artifact.tflite, profile)
     results = parity.parity_on(runtimes, imported.source_logits, subject.artifact.tflite, tokens, threads=threads)
-    checks = tuple(check for result in results.values() for check in parity.checks(result, subject.encoding))
-    return Finding(checks, (parity.table(tuple(results.values()), text),))
+    limits = limits_for(subject.artifact.encodings.values())
+    checks = tuple(check for result in results.values() for check in parity.checks(result, limits))
+    note = Table("Proof", ("question", "answer"), (("compared on", f"{len(tokens)} positions of {text}"), ("allowed because", limits.reason)))
+    return Finding(checks, (note,))
 
 
 def _probe(imported: Imported, tokenizer: Tokenizer | None, corpus: Corpus | None) -> tuple[NDArray[np.int32], str]:
@@ -160,7 +157,7 @@ def _artifact_scorer(subject: Subject, profile: DeviceProfile, threads: int) -> 
     spec = subject.artifact.spec
     batch = SCORING_BATCH if spec and spec.family == "recurrent" else 1
     session = open_session(model, runtime=runtime, threads=threads, batch=batch)
-    return BatchSessionScorer(session) if isinstance(session, RecurrentSession) else SessionScorer(session)
+    return SessionScorer(session)
 
 
 def _facts(subject: Subject, profile: DeviceProfile) -> tuple[tuple[str, str], ...]:

@@ -16,6 +16,8 @@ from edgelm.tflite.reader import TensorInfo, TfliteModel
 
 MB = 1e6
 BLOCK_COLUMNS = 32
+ZERO_POINT_BYTES = 8
+"""A file states a zero point (int64) for each row scale; weights with as many rows share them."""
 FLOATS = (Encoding.FLOAT32, Encoding.FLOAT16)
 FORMS: Mapping[str, str] = {"ai-edge-litert": "litert", "tflite-runtime": "tflite-2.14"}
 """Runtime -> the form of graph a recipe has to be in for it; float32 runs on both."""
@@ -127,6 +129,8 @@ def _possible(recipe: Recipe, model: TfliteModel, profile: DeviceProfile) -> boo
 def _repacked(model: TfliteModel, step: Quantize) -> tuple[dict[str, Encoding], int]:
     """Tensor name -> encoding under a recipe, and the size the file would have, bytes."""
     encodings: dict[str, Encoding] = {}
+    before: set[int] = set()
+    after: set[int] = set()
     size = model.nbytes
     for weight in stored_weights(model):
         tensor = weight.tensor
@@ -134,7 +138,9 @@ def _repacked(model: TfliteModel, step: Quantize) -> tuple[dict[str, Encoding], 
             encoding = _encoding(weight, step)
             encodings[tensor.name] = encoding
             size += stored_bytes(tensor.shape, encoding) - weight.nbytes
-    return encodings, size
+            before |= {tensor.shape[0]} if tensor.quantization and tensor.quantization.scales.size > 1 else set()
+            after |= {tensor.shape[0]} if encoding in (Encoding.INT8, Encoding.INT4) else set()
+    return encodings, size + ZERO_POINT_BYTES * (sum(after) - sum(before))
 
 
 def _encoding(weight: StoredWeight, step: Quantize) -> Encoding:

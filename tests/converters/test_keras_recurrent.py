@@ -203,6 +203,17 @@ def test_spec(build: Build, spec: RecurrentSpec | None, frameworks: dict[str, An
     assert found.spec == (spec or RecurrentSpec(VOCAB, 5, "gru", (7,), reset_after=False, embedding_projection=8))
 
 
+def test_one_hot_layer(frameworks: dict[str, Any], tmp_path: Path) -> None:
+    keras = frameworks["keras"]
+    ids = keras.Input((None,), dtype="int32")
+    x = keras.layers.LSTM(7, return_sequences=True)(keras.layers.CategoryEncoding(VOCAB, output_mode="one_hot")(ids))
+    model = keras.Model(ids, dense(keras.layers)(x))
+    randomise(model)
+    found = lifted(model, tmp_path)
+    assert found.spec.gate_embedding
+    assert difference(model, found) < MAX_DIFFERENCE
+
+
 def test_tied_reversible_embedding(frameworks: dict[str, Any], tmp_path: Path) -> None:
     model = tied_reversible(frameworks["keras"])
     randomise(model)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from lowered_models import RUNTIMES, encoded, grid_model, random_model, relative_error, run_steps
+from lowered_models import RUNTIMES, delegate_parts, encoded, grid_model, random_model, relative_error, run_steps
 
 from edgelm.lower.direct import lower
 from edgelm.models.reference import logits
@@ -69,6 +69,12 @@ def bound(encoding: Encoding) -> float:
     One rounding is off by peak / 127 / sqrt(12), about 0.7 % of the values' size; 4 in a row and the state's echo stay below 3 %.
     """
     return FLOAT_BOUND if encoding in (Encoding.FLOAT32, Encoding.FLOAT16) else 0.03
+
+
+@pytest.mark.parametrize("encoding", list(Encoding))
+def test_xnnpack_takes_a_step_whole(encoding: Encoding) -> None:
+    for spec in [*BLOCKED.values(), *SPECS.values()]:
+        assert delegate_parts(lower(encoded(random_model(spec), encoding)).tflite) == 1
 
 
 def test_columns_that_blocks_of_32_do_not_fit_become_int8_and_are_named() -> None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from lowered_models import RUNTIMES, TransformerRun, encoded, grid_model, random_model, relative_error, run_decodes
+from lowered_models import RUNTIMES, TransformerRun, delegate_parts, encoded, grid_model, random_model, relative_error, run_decodes
 
 from edgelm.errors import UnsupportedModelError
 from edgelm.lower.direct import lower
@@ -123,6 +123,12 @@ def test_the_old_form_leaves_prefill_out_where_it_would_crash_on_arm64() -> None
     assert lowered.prefill == 0
     assert "no prefill" in lowered.notes[-1]
     assert lower(random_model(LLAMA), form="tflite-2.14").prefill == POSITIONS
+
+
+@pytest.mark.parametrize("encoding", list(Encoding))
+def test_xnnpack_takes_a_decode_step_whole(encoding: Encoding) -> None:
+    for spec in [*WIDE.values(), *SPECS.values()]:
+        assert delegate_parts(lower(encoded(random_model(spec), encoding), ladder=(8,), prefill=0).tflite) == 1
 
 
 def test_norms_are_folded_into_int8_but_leave_the_grid_of_four_bits_alone() -> None:

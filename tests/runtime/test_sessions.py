@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import gc
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -7,10 +9,14 @@ import pytest
 import tiny_graphs as tiny
 
 from edgelm.errors import ContextFullError, EdgeLMError, RuntimeFailure
+from edgelm.lower.direct import lower
 from edgelm.runtime.engine import RUNTIMES
 from edgelm.runtime.session import ForwardSession, RecurrentSession, TransformerSession, open_session
+from edgelm.spec import LanguageModel, RecurrentSpec, TransformerSpec, weight_shapes
+from edgelm.tflite.writer import ModelBuilder
 
 LADDER = (6, 12, 24)
+ONE = np.ones(1, np.int32)
 IDS = np.random.default_rng(3).integers(0, tiny.VOCAB, 24)
 ROUNDING = 1e-5  # logits are below 30 here; the products are a few float32 operations deep
 runtimes = pytest.mark.parametrize("runtime", list(RUNTIMES))
@@ -222,6 +228,33 @@ def test_views_outlive_the_session(w):
     np.testing.assert_allclose(logits, tiny.recurrent_logits(w, np.array([[3]]))[0, 0], atol=ROUNDING)
 
 
+def test_dropping_a_session_frees_its_model(w):
+    session = open_ladder(w, prefill=((8, 24),))
+    session.prefill(IDS[:9].tolist())
+    interpreter = weakref.ref(session._engine._interpreter)
+    gc.disable()  # numpy arrays are invisible to the collector: a cycle through them would never be freed
+    del session
+    gc.enable()
+    assert interpreter() is None
+
+
+@runtimes
+def test_graphs_with_dynamic_tensors_run_on_copies(w, runtime):
+    builder = ModelBuilder()
+    g = builder.subgraph("step")
+    token, h = g.input("token", (1,), "int32"), g.input("h_0", (1, tiny.WIDTH))
+    new = g.tanh(g.add(g.add(g.embedding_lookup(token, tiny.stored(g, "table", w)), g.fully_connected(h, tiny.stored(g, "mix", w))), 0.0))
+    computed_shape = g.gather(g.constant(np.array([tiny.WIDTH, 1], np.int32)), g.sub(g.add(token, g.constant(ONE)), token))
+    assert computed_shape.shape == (1,)
+    rows = g._op("RESHAPE", [new, g.concatenate([computed_shape, g.constant(np.array([tiny.WIDTH], np.int32))])], (1, tiny.WIDTH))
+    g.output("logits", tiny.head(g, rows, w))
+    g.output("h_0", new)
+    session = open_session(builder.finish(), runtime=runtime)
+    assert not session._call.zero_copy
+    steps = [session.step(int(i)).copy() for i in IDS]
+    np.testing.assert_allclose(steps, tiny.recurrent_logits(w, IDS[None])[0], atol=ROUNDING)
+
+
 @runtimes
 def test_a_file_runs_like_its_bytes(w, runtime, tmp_path):
     path = tmp_path / "model.tflite"
@@ -241,3 +274,27 @@ def test_batch_and_unknown_runtimes_and_signatures_are_refused(w, tmp_path):
         open_session(tmp_path / "nothing.tflite")
     with pytest.raises(EdgeLMError):
         open_session(Path(__file__))
+
+
+@runtimes
+@pytest.mark.parametrize("position", ["rotary", "learned", "sinusoidal"])
+def test_lowered_transformers_have_no_dynamic_tensors(runtime, position):
+    spec = TransformerSpec(
+        vocab_size=20, width=16, layers=1, heads=2, kv_heads=1, head_dim=8, ffn_size=16, max_positions=16, position=position
+    )
+    model = LanguageModel(spec, {name: np.ones(shape, np.float32) for name, shape in weight_shapes(spec).items()})
+    session = open_session(lower(model, ladder=(8, 16), prefill=4).tflite, runtime=runtime)
+    session.prefill(list(range(12)))
+    session.step(1)
+    assert {name: stage.call.zero_copy for name, stage in session._stages.items()} == dict.fromkeys(session._stages, True)
+    assert session._stages.keys() == {"prefill_4", "decode_8", "decode_16"}
+
+
+@runtimes
+@pytest.mark.parametrize("batch", [1, 3])
+def test_lowered_recurrent_models_have_no_dynamic_tensors(runtime, batch):
+    for cell in ("rnn", "gru", "lstm", "cifg"):
+        spec = RecurrentSpec(vocab_size=20, embedding_size=8, cell=cell, units=(8,))
+        model = LanguageModel(spec, {name: np.ones(shape, np.float32) for name, shape in weight_shapes(spec).items()})
+        session = open_session(lower(model).tflite, runtime=runtime, batch=batch)
+        assert session._call.zero_copy

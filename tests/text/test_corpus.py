@@ -123,4 +123,4 @@ def test_the_reference_corpus(data_folder: Path) -> None:
     assert corpus.layout == "blocks"
     assert corpus.count("train") == 12_174  # SOURCE.txt of the corpus
     text = (data_folder / "corpora" / "sgd_dialogues" / "test.txt").read_text("utf-8")
-    assert list(corpus.documents("test")) == [block.split("\n") for block in text.strip().split("\n\n")]
+    assert list(corpus.documents("test")) == [block.strip().split("\n") for block in text.strip().split("\n\n")]

