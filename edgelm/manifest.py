@@ -19,7 +19,9 @@ from edgelm.tflite import reader, versions
 TOOLS = ("edgelm", "ai-edge-litert", "flatbuffers", "numpy", "tokenizers", "tensorflow", "keras", "tf-keras")
 
 
-def build(model: LanguageModel | OpaqueGraph, recipe: Recipe, target: str, tflite: bytes, encodings: Mapping[str, Encoding]) -> dict[str, Any]:
+def build(
+    model: LanguageModel | OpaqueGraph, recipe: Recipe, target: str, tflite: bytes, encodings: Mapping[str, Encoding]
+) -> dict[str, Any]:
     """The manifest of a lowered model, as plain JSON values.
 
     Args:
@@ -51,7 +53,8 @@ def build(model: LanguageModel | OpaqueGraph, recipe: Recipe, target: str, tflit
 
 def runs_on(content: reader.TfliteModel, runtime: str) -> bool:
     """Whether a runtime has every op version the file declares."""
-    return not content.custom_ops and not content.flex_ops and not versions.unsupported_ops(runtime, versions.required_versions(content.op_versions))
+    required = versions.required_versions(content.op_versions)
+    return not (content.custom_ops or content.flex_ops or versions.unsupported_ops(runtime, required))
 
 
 def _tensors(named: Mapping[str, reader.TensorInfo]) -> dict[str, dict[str, Any]]:

@@ -29,6 +29,10 @@ RUNTIME_RECIPES = {"tflite-runtime": "int8-tflite2.14"}
 """Runtime -> the recipe that is taken when none is named; `int8` otherwise."""
 
 
+FIGURES = ("file size", "download size", "perplexity loss")
+"""Checks whose figures go into the manifest: those that are the same on every machine."""
+
+
 def quiet(stage: str, done: int, total: int) -> None:
     """Shows nothing."""
 
@@ -142,7 +146,8 @@ def _opaque_encoding(model: OpaqueGraph, chosen: Recipe) -> Encoding:
 
 
 def _files(packed: bytes, facts: Mapping[str, Any], tokenizer: str | None, verdict: Report) -> dict[str, bytes]:
-    figures = {f"{check.name} ({check.unit})" if check.unit else check.name: check.measured for check in verdict.checks if check.basis == "read"}
+    named = ((f"{check.name} ({check.unit})" if check.unit else check.name, check) for check in verdict.checks)
+    figures = {name: check.measured for name, check in named if check.name in FIGURES}
     files = {
         artifact.MODEL: packed,
         artifact.MANIFEST: artifact.encode_json({**facts, "figures": figures}),
@@ -180,12 +185,18 @@ def check(
     """
     loaded = artifact.load(path)
     profile: DeviceProfile = profiles.load(target or str(loaded.manifest["target"]))
-    named = source_model or (loaded.name if loaded.name in source.bundled() else None)
-    imported = None
-    if named:
-        on_stage("reading the source model", 0, 0)
-        imported = source.load(named, trust=trust)
-        made_from = loaded.manifest["source"]["sha256"]
-        if imported.model.source_sha256 != made_from:
-            raise ArtifactError(f"{path} was not made from {named}: the hashes differ", allowed=f"the model with sha256 {made_from}")
+    on_stage("reading the source model", 0, 0)
+    imported = _source_of(loaded, source_model, trust)
     return judge(Subject(loaded, imported, ()), profile, data=data, quality_tokens=quality_tokens, threads=threads, on_stage=on_stage)
+
+
+def _source_of(loaded: Artifact, named: str | None, trust: bool) -> Imported | None:
+    """The model an artifact was made from: the named one, which has to be it, or a bundled one if it is it."""
+    made_from = loaded.manifest["source"]["sha256"]
+    if named is None:
+        folder = source.bundled().get(loaded.name)
+        return source.load(loaded.name) if folder and source.content_sha256(folder) == made_from else None
+    imported = source.load(named, trust=trust)
+    if imported.model.source_sha256 != made_from:
+        raise ArtifactError(f"{loaded.path} was not made from {named}: the hashes differ", allowed=f"the model with sha256 {made_from}")
+    return imported

@@ -53,12 +53,21 @@ class Check:
 
 @dataclass(frozen=True)
 class Table:
-    """A table of the report; cells are text, formatted where they are made."""
+    """A table of the report; cells are text, formatted where they are made.
+
+    Attributes:
+        title: Above the table.
+        columns: Headings.
+        rows: Cells.
+        note: Below the table.
+        detail: For those who look closer: the terminal shows it on request only.
+    """
 
     title: str
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     note: str = ""
+    detail: bool = False
 
 
 @dataclass(frozen=True)
@@ -116,7 +125,7 @@ class Report:
                 title=plain["title"],
                 facts=tuple((key, text) for key, text in plain["facts"]),
                 checks=tuple(Check(**check) for check in plain["checks"]),
-                tables=tuple(Table(t["title"], tuple(t["columns"]), tuple(map(tuple, t["rows"])), t["note"]) for t in plain["tables"]),
+                tables=tuple(Table(**{**t, "columns": tuple(t["columns"]), "rows": tuple(map(tuple, t["rows"]))}) for t in plain["tables"]),
                 plots=tuple(Plot(**{**p, "labels": tuple(p["labels"]), "values": tuple(p["values"])}) for p in plain["plots"]),
                 next_commands=tuple(plain["next_commands"]),
             )
@@ -144,7 +153,13 @@ def verdict(check: Check) -> str:
 
 
 def render_terminal(report: Report, console: Console, *, details: bool = True) -> None:
-    """Prints the report with rich: facts, verdict table, failing checks with cause and fix, details, next commands."""
+    """Prints the report with rich: facts, verdict table, failing checks with cause and fix, tables, next commands.
+
+    Args:
+        report: What to print.
+        console: Where.
+        details: Print the tables that are marked as detail, too.
+    """
     console.print(f"[bold]{escape(report.title)}[/bold]")
     for key, text in report.facts:
         console.print(f"  [dim]{escape(key):<12}[/dim] {escape(text)}")
@@ -160,13 +175,17 @@ def render_terminal(report: Report, console: Console, *, details: bool = True) -
         if check.passed is False:
             console.print(f"[bold red]FAIL[/] {escape(check.name)}: {escape(check.cause)}")
             console.print(f"     next: {escape(check.fix)}")
-    for table in report.tables if details else ():
+    for table in report.tables:
+        if table.detail and not details:
+            continue
         detail = _grid(table.title, table.columns)
         for row in table.rows:
             detail.add_row(*(escape(cell) for cell in row))
         console.print(detail)
         if table.note:
             console.print(f"  [dim]{escape(table.note)}[/dim]")
+    if not report.checks:
+        return
     word = "[bold green]PASS[/]: fits" if report.passed else "[bold red]FAIL[/]: does not fit"
     console.print(
         f"{word} ({sum(c.passed is True for c in report.checks)} checks passed, {sum(c.passed is False for c in report.checks)} failed)"

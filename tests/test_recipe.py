@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from edgelm import recipe
 from edgelm.compress import quantize
 from edgelm.errors import RecipeError

@@ -5,9 +5,10 @@ import json
 from pathlib import Path
 
 import pytest
+from rich.console import Console
+
 from edgelm.errors import ArtifactError
 from edgelm.report import Check, Plot, Report, Table, number, render_html, render_json, render_terminal
-from rich.console import Console
 
 GOLDEN = Path(__file__).parent / "golden" / "report.txt"
 

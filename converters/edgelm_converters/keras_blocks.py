@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from edgelm.errors import UnsupportedModelError
 from edgelm.spec import Activation, FloatArray
-from edgelm_converters.keras_dense import Affine, activation_of, dense_of, spec_activation
+from edgelm_converters.keras_dense import Affine, activated, activation_of, dense_of, spec_activation
 from edgelm_converters.keras_graph import LayerNode, NotLiftable
 from edgelm_converters.keras_values import constant_of, input_length
 from edgelm_converters.keras_wiring import Wiring, operation, weight_of
@@ -98,8 +98,9 @@ def _activated(wiring: Wiring, node: LayerNode) -> tuple[Affine, str, LayerNode]
     layer = dense_of(wiring, wiring.source(node) if activation else node)
     if layer is None or (activation and layer.activation != "linear"):
         return None
-    dense = wiring.source(node) if activation else node
-    return Affine(layer.weight, layer.bias), activation or layer.activation, wiring.source(dense)
+    if activation:
+        layer, node = activated(wiring, layer, activation), wiring.source(node)
+    return Affine(layer.weight, layer.bias), layer.activation, wiring.source(node)
 
 
 def _gated(wiring: Wiring, product: LayerNode, down: Affine) -> tuple[FeedForward, LayerNode] | None:

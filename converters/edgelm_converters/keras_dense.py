@@ -107,11 +107,11 @@ def activation_of(node: LayerNode) -> str | None:
     return name
 
 
-def hard_sigmoid_scaled(layer: Affine, keras_version: str) -> Affine:
-    """Keras 3's hard sigmoid in terms of the spec's; other layers unchanged."""
-    if layer.activation == "hard_sigmoid" and keras_version.startswith("3"):
-        return layer.scaled(np.array(KERAS3_HARD_SIGMOID, np.float32))
-    return layer
+def activated(wiring: Wiring, layer: Affine, name: str) -> Affine:
+    """A linear layer with an activation behind it; Keras 3's hard sigmoid is put in terms of the spec's."""
+    if name == "hard_sigmoid" and wiring.graph.keras_version.startswith("3"):
+        layer = layer.scaled(np.array(KERAS3_HARD_SIGMOID, np.float32))
+    return dataclasses.replace(layer, activation=name)
 
 
 def dense_of(wiring: Wiring, node: LayerNode) -> Affine | None:
@@ -138,8 +138,8 @@ def dense_of(wiring: Wiring, node: LayerNode) -> Affine | None:
     if kind == "EinsumDense" and not re.fullmatch(r"(\.\.\.|\w+)(\w),\2(\w)->\1\3", str(node.config.get("equation"))):
         return None
     bias = node.weights.get("bias")
-    layer = Affine(_float32(kernel.T), None if bias is None else _float32(bias), activation_name(node.config.get("activation")))
-    return hard_sigmoid_scaled(layer, wiring.graph.keras_version)
+    layer = Affine(_float32(kernel.T), None if bias is None else _float32(bias))
+    return activated(wiring, layer, activation_name(node.config.get("activation")))
 
 
 def _reversed_embedding(node: LayerNode) -> Affine | None:

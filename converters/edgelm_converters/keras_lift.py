@@ -39,6 +39,13 @@ def lift(graph: KerasGraph) -> Lift:
         UnsupportedModelError: It is no causal language model: bidirectional, pooled over time, a classifier, ...
         NotLiftable: It may be one, but has layers the spec has no place for; it can go the opaque way.
     """
+    try:
+        return _lift(graph)
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:  # a config or an array of another form than Keras writes
+        raise NotLiftable(f"the config or the weights of a layer are damaged ({type(error).__name__}: {error})") from error
+
+
+def _lift(graph: KerasGraph) -> Lift:
     own = next((node for node in graph.nodes if node.kind in (SPEC_CLASS, SPEC_CLASS.rsplit(">", 1)[-1])), None)
     if own is not None:
         return _own(graph, own)

@@ -13,10 +13,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from edgelm.errors import UnsupportedModelError
-from edgelm.models.reference import activate
 from edgelm.spec import DenseLayer, FloatArray, RecurrentSpec
 from edgelm_converters.keras_cells import RecurrentCell, cells_of, is_recurrent
-from edgelm_converters.keras_dense import Affine, activation_of, dense_of, scaling_of, spec_activation
+from edgelm_converters.keras_dense import Affine, activated, activation_of, dense_of, scaling_of, spec_activation
 from edgelm_converters.keras_graph import LayerNode, NotLiftable
 from edgelm_converters.keras_head import Lift, check_classes, check_head_activation, input_features, same_table
 from edgelm_converters.keras_wiring import Wiring, operation, option, takes_last, weight_of
@@ -117,8 +116,7 @@ def _read_prefix(wiring: Wiring, node: LayerNode, parts: _Parts) -> None:
         scale, shift = scaling
         parts.prefix.append(lambda x: x * scale + shift)
     elif activation is not None:
-        name = spec_activation(activation)
-        parts.prefix.append(lambda x: activate(name, x))
+        parts.prefix.append(lambda x: activated(wiring, Affine(np.eye(x.shape[-1], dtype=np.float32)), activation)(x))
     else:
         raise NotLiftable(f"layer {node.name!r} ({operation(node)}) in front of the recurrent layers")
 
@@ -132,7 +130,7 @@ def _read_suffix(wiring: Wiring, node: LayerNode, parts: _Parts) -> None:
     elif scaling is not None:
         _scale(parts, *scaling)
     elif activation is not None and parts.dense and parts.dense[-1].activation == "linear" and parts.pending is None:
-        parts.dense[-1] = dataclasses.replace(parts.dense[-1], activation=activation)
+        parts.dense[-1] = activated(wiring, parts.dense[-1], activation)
     elif activation != "linear":
         raise NotLiftable(f"layer {node.name!r} ({operation(node)}) behind the recurrent layers")
 

@@ -66,8 +66,8 @@ def lift_transformer(wiring: Wiring, output: str) -> Lift:
     """
     head, stream = _read_head(wiring, wiring.node(output))
     sublayers, stream = _read_blocks(wiring, head, stream)
-    embedding = _Embedding()
-    _read_embedding(wiring, stream, embedding)
+    embedding = _Embedding(norm=norm_of(stream))
+    _read_embedding(wiring, stream if embedding.norm is None else wiring.source(stream), embedding, scale=1.0)
     return _assemble(wiring, head, sublayers, embedding)
 
 
@@ -137,26 +137,22 @@ def _sublayer(wiring: Wiring, node: LayerNode) -> tuple[_Sublayer, LayerNode] | 
     return None
 
 
-def _read_embedding(wiring: Wiring, node: LayerNode, parts: _Embedding) -> None:
-    """From the first block back to the input: norm, sum of tokens and positions, scale, table."""
-    if parts.norm is None and parts.positions is None and parts.table is None and norm_of(node) is not None:
-        parts.norm = norm_of(node)
-        node = wiring.source(node)
+def _read_embedding(wiring: Wiring, node: LayerNode, parts: _Embedding, scale: float) -> None:
+    """Reads the sum of tokens and positions, all of it multiplied by `scale`."""
     kind, scaling = operation(node), scaling_of(wiring, node)
     if kind == "Add":
         for operand in wiring.operands(node):
             table = None if parts.positions is not None else _position_table(wiring, operand)
             if table is not None:
-                parts.positions = table
+                parts.positions = table * np.float32(scale)
             elif isinstance(operand, str):
-                _read_embedding(wiring, wiring.node(operand), parts)
+                _read_embedding(wiring, wiring.node(operand), parts, scale)
             else:
                 raise NotLiftable(f"{node.name!r} adds a constant that is no position table")
-    elif scaling is not None and scaling[0].ndim == 0 and not np.any(scaling[1]) and parts.positions is None:
-        parts.scale *= float(scaling[0])
-        _read_embedding(wiring, wiring.source(node), parts)
+    elif scaling is not None and scaling[0].ndim == 0 and not np.any(scaling[1]):
+        _read_embedding(wiring, wiring.source(node), parts, scale * float(scaling[0]))
     elif kind in ("Embedding", "ReversibleEmbedding") and parts.table is None and wiring.source(node).kind == "InputLayer":
-        parts.table = weight_of(node, "embeddings")
+        parts.table, parts.scale = weight_of(node, "embeddings"), scale
     else:
         raise NotLiftable(f"layer {node.name!r} ({kind}) between the input and the first block")
 

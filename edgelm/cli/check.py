@@ -18,19 +18,35 @@ from edgelm.cli.show import show_report
 @click.option("--tokens", default=20_000, show_default=True, help="Tokens of the test split to measure quality on; 0 for all.")
 @click.option("--trust", is_flag=True, help="Execute code from the source model's file.")
 @click.option("--threads", default=1, show_default=True, help="Threads of the runtime on this host.")
+@click.option("--details", is_flag=True, help="Print the detail tables, too.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def command(
-    artifact: Path, target: str | None, source: str | None, data: Path | None, tokens: int, trust: bool, threads: int, as_json: bool
+    artifact: Path,
+    target: str | None,
+    source: str | None,
+    data: Path | None,
+    tokens: int,
+    trust: bool,
+    threads: int,
+    details: bool,
+    as_json: bool,
 ) -> int:
     """Prove and judge ARTIFACT again: a folder or a .tflite that edgelm wrote."""
     from edgelm import pipeline, report
 
     with stages() as on_stage:
         result = pipeline.check(
-            artifact, target=target, source_model=source, data=data, quality_tokens=tokens or None, trust=trust, threads=threads, on_stage=on_stage
+            artifact,
+            target=target,
+            source_model=source,
+            data=data,
+            quality_tokens=tokens or None,
+            trust=trust,
+            threads=threads,
+            on_stage=on_stage,
         )
     if as_json:
         click.echo(report.render_json(result).decode("utf-8"), nl=False)
     else:
-        show_report(result, details=True)
+        show_report(result, details=details)
     return 0 if result.passed else 3

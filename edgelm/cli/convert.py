@@ -14,14 +14,14 @@ from edgelm.cli.show import show_report
 @click.command("convert")
 @click.argument("model")
 @click.option("--target", default="android-arm64", show_default=True, metavar="PROFILE", help="Device profile: a name or a .toml file.")
-@click.option("--recipe", "recipe_name", metavar="RECIPE", help=f"Recipe: a name or a .toml file. [default: {recipe.DEFAULT}, or what the runtime needs]")
+@click.option("--recipe", "recipe_name", metavar="RECIPE", help=f"Recipe, a name or a .toml file. [default: {recipe.DEFAULT}]")
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FOLDER", help="Where the artifact goes. [default: build/NAME]")
-@click.option("--data", type=click.Path(path_type=Path), metavar="CORPUS", help="Text to measure quality on: a file or a folder with train/dev/test.")
+@click.option("--data", type=click.Path(path_type=Path), metavar="CORPUS", help="Text to measure quality on: a file or a folder.")
 @click.option("--tokens", default=20_000, show_default=True, help="Tokens of the test split to measure quality on; 0 for all.")
 @click.option("--tokenizer", type=click.Path(path_type=Path), metavar="PATH", help="Tokenizer file or folder. [default: beside the model]")
 @click.option("--trust", is_flag=True, help="Execute code from the model file (Lambda layers, custom classes).")
 @click.option("--threads", default=1, show_default=True, help="Threads of the runtime on this host.")
-@click.option("--brief", is_flag=True, help="Only the verdict, without the detail tables.")
+@click.option("--details", is_flag=True, help="Print the detail tables, too.")
 def command(
     model: str,
     target: str,
@@ -32,7 +32,7 @@ def command(
     tokenizer: Path | None,
     trust: bool,
     threads: int,
-    brief: bool,
+    details: bool,
 ) -> int:
     """Turn a trained MODEL into a proven .tflite.
 
@@ -53,6 +53,6 @@ def command(
     )
     with stages() as on_stage:
         conversion = pipeline.convert(request, on_stage)
-    show_report(conversion.report, details=not brief)
+    show_report(conversion.report, details=details)
     click.echo(f"written: {conversion.folder}")
     return 0 if conversion.report.passed else 3

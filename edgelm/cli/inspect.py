@@ -90,7 +90,10 @@ def _origin(model: LanguageModel | OpaqueGraph) -> tuple[tuple[str, str], ...]:
 
 
 def _lifted(model: LanguageModel) -> Report:
-    rows = tuple((name, " x ".join(map(str, w.shape)), f"{w.size:,}", f"{w.size / model.parameters:.1%}") for name, w in model.weights.items())
+    rows = tuple(
+        (name, " x ".join(map(str, weight.shape)), f"{weight.size:,}", f"{weight.size / model.parameters:.1%}")
+        for name, weight in model.weights.items()
+    )
     spec = tuple((key, str(value)) for key, value in spec_to_dict(model.spec).items())
     return Report(
         title=model.name,

@@ -46,7 +46,7 @@ class Verbs(click.Group):
 @click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="edgelm", message="edgelm %(version)s")
 def cli() -> None:
-    """Language models, proven to fit the phone.
+    r"""Language models, proven to fit the phone.
 
     \b
     edgelm convert MODEL --target android-arm64 -o FOLDER

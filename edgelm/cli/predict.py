@@ -57,4 +57,5 @@ def command(
         count += 1
     seconds = time.perf_counter() - started
     click.echo()
-    click.echo(f"{count} tokens, {count / seconds:,.0f} tokens/s with prompt (measured on this host, {runtime}, {threads} thread(s))", err=True)
+    rate = f"{count} tokens, {count / seconds:,.0f} tokens/s, prompt included"
+    click.echo(f"{rate} (measured on this host, {session.runtime}, {threads} threads)", err=True)

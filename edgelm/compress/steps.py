@@ -55,8 +55,11 @@ class Steps:
 
     def train(self, batch: Batch, learning_rate: float) -> float:
         """Takes one step; the mean loss of the batch's tokens before it."""
+        import tensorflow as tf
+
         self.optimizer.learning_rate.assign(learning_rate)
-        return float(self._train(*self._tensors(batch), float(batch.predicted)))
+        count = tf.constant(batch.predicted, tf.float32)  # a Python number would build a graph a value
+        return float(self._train(*self._tensors(batch), count))
 
     def validate(self, batch: Batch) -> float:
         """Sum of the cross-entropies of the batch's tokens."""

@@ -268,11 +268,11 @@ def _find(name_or_path: str | Path) -> Path:
     if isinstance(name_or_path, Path) or path.suffix == ".toml" or len(path.parts) > 1:
         if path.is_file():
             return path
-        raise ProfileError(f"device profile {path} does not exist", fix="edgelm devices")
+        raise ProfileError(f"device profile {path} does not exist", fix="edgelm profiles")
     shipped = {file.stem: file for file in sorted(_folder().glob("*.toml"))}
     if path.name not in shipped:
         what = f"device profile {path.name!r} is not known{_nearest(path.name, shipped)}"
-        raise ProfileError(what, allowed=", ".join(shipped), fix="edgelm devices, or --target path/to/profile.toml")
+        raise ProfileError(what, allowed=", ".join(shipped), fix="edgelm profiles, or --target path/to/profile.toml")
     return shipped[path.name]
 
 

@@ -103,8 +103,8 @@ def convert_opaque(graph: OpaqueGraph, encoding: Encoding, *, timeout: float = T
     if encoding not in ENCODINGS:
         why = graph.origin.why if graph.origin else "it was not recognised"
         raise UnsupportedModelError(
-            f"{encoding.value} cannot be done to {graph.name!r}: TFLiteConverter has no such weights, and edgelm writes them only for models "
-            f"it recognises ({why})",
+            f"{encoding.value} cannot be done to {graph.name!r}: TFLiteConverter has no such weights, and edgelm writes them only for "
+            f"models it recognises ({why})",
             allowed=", ".join(ENCODINGS),
             fix="use the recipe int8",
         )

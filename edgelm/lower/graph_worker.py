@@ -1,7 +1,7 @@
 """The process in which `edgelm.lower.graph` runs TFLiteConverter: `python -m edgelm.lower.graph_worker '{"path": ..., ...}'`.
 
-It loads the model with the framework that wrote it, wraps it as `forward(ids)` and writes the .tflite. Failures end it with a traceback, which
-the caller translates.
+It loads the model with the framework that wrote it, wraps it as `forward(ids)` and writes the .tflite. Failures end it with a traceback,
+which the caller translates.
 """
 
 from __future__ import annotations
@@ -13,11 +13,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from edgelm_converters.keras_files import keras_version
-from edgelm_converters.keras_source import open_model, open_signature
-
 from edgelm.errors import ConversionError
 from edgelm.spec import Encoding
+from edgelm_converters.keras_files import keras_version
+from edgelm_converters.keras_open import open_model, open_signature
 
 SIGNATURE = "forward"
 
@@ -32,18 +31,28 @@ def main(task: str) -> None:
         ConversionError: the model has no output (.., vocab_size).
     """
     import tensorflow as tf
+    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
     wanted = json.loads(task)
-    module = tf.Module()
-    module.source, call, shape, dtype = _source(Path(wanted["path"]), wanted["format"])
+    call, shape, dtype = _source(Path(wanted["path"]), wanted["format"])
 
     def forward(ids: Any) -> dict[str, Any]:
         given = tf.one_hot(ids, shape[2], dtype=dtype) if len(shape) == 3 else tf.cast(ids, dtype)
         return {"scores": _scores(call(given), wanted["time"], wanted["vocab_size"])}
 
+    def constant(ids: Any) -> dict[str, Any]:
+        (scores,) = frozen(ids)
+        return {"scores": scores}
+
     ids = tf.TensorSpec((1, wanted["time"]), tf.int32, name="ids")
     with tempfile.TemporaryDirectory(prefix="edgelm-") as folder:
-        tf.saved_model.save(module, folder, signatures={SIGNATURE: tf.function(forward, input_signature=[ids])})
+        # the converter leaves the variables of Keras 3 outside of the file, so they become constants first
+        frozen = convert_variables_to_constants_v2(
+            tf.function(forward, input_signature=[ids]).get_concrete_function(), lower_control_flow=False
+        )
+        module = tf.Module()
+        module.frozen = frozen
+        tf.saved_model.save(module, folder, signatures={SIGNATURE: tf.function(constant, input_signature=[ids])})
         converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=[SIGNATURE])
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
         if wanted["encoding"] != Encoding.FLOAT32:
@@ -53,16 +62,16 @@ def main(task: str) -> None:
         Path(wanted["output"]).write_bytes(converter.convert())
 
 
-def _source(path: Path, file_format: str) -> tuple[Any, Callable[[Any], Any], tuple[int | None, ...], str]:
-    """What holds the variables, the call, and shape and dtype of its input."""
+def _source(path: Path, file_format: str) -> tuple[Callable[[Any], Any], tuple[int | None, ...], str]:
+    """The call, and shape and dtype of its input."""
     if file_format == "saved-model":
         signature = open_signature(path)
         (key, spec), *_ = signature.structured_input_signature[1].items()
-        return signature.edgelm_owner, lambda given: signature(**{key: given}), tuple(spec.shape.as_list()), spec.dtype.name
+        return lambda given: signature(**{key: given}), tuple(spec.shape.as_list()), spec.dtype.name
     # what may run was decided when the model was imported
     model, _ = open_model(path, keras_version(path, file_format), trust=True)
     given = model.inputs[0]
-    return model, lambda values: model(values, training=False), tuple(given.shape), getattr(given.dtype, "name", given.dtype)
+    return lambda values: model(values, training=False), tuple(given.shape), getattr(given.dtype, "name", given.dtype)
 
 
 def _scores(result: Any, time: int, vocab_size: int) -> Any:

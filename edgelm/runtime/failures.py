@@ -77,9 +77,7 @@ def _damaged(match: re.Match[str], doing: str, runtime: str) -> RuntimeFailure:
 
 
 def _missing(match: re.Match[str], doing: str, runtime: str) -> RuntimeFailure:
-    return RuntimeFailure(
-        f"{doing}: the file cannot be opened", fix="check the path: a model is NAME/model.tflite inside the artifact's folder"
-    )
+    return RuntimeFailure(f"{doing}: the file cannot be opened", fix="check the path: a model is model.tflite inside the artifact's folder")
 
 
 def _prepare(match: re.Match[str], doing: str, runtime: str) -> RuntimeFailure:

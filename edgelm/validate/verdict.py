@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import platform
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from edgelm.artifact import Artifact
 from edgelm.device.profile import DeviceProfile
 from edgelm.models.ngram import NGram
-from edgelm.report import Check, Plot, Report, Table
+from edgelm.report import Check, Plot, Report, Table, number, verdict
 from edgelm.runtime.session import open_session
 from edgelm.spec import Imported, LanguageModel
 from edgelm.text.corpus import Corpus, token_documents
@@ -66,7 +67,7 @@ def judge(
     """
     on_stage("reading op versions", 0, 0)
     ahead = preflight.preflight(subject.artifact.tflite, profile, source=subject.artifact.name)
-    findings = [Finding(ahead.checks, ahead.tables)]
+    findings: list[Finding] = []
     corpus = Corpus.open(data) if data else None
     if ahead.runs and subject.imported:
         on_stage("proving it equal to its source", 0, 0)
@@ -74,10 +75,8 @@ def judge(
     if ahead.runs and corpus:
         findings.append(_quality(subject, profile, corpus, quality_tokens, threads, on_stage))
     on_stage("measuring size, memory and time", 0, 0)
-    spent = budget.budget(
-        subject.artifact.tflite, profile, source=subject.artifact.name, threads=threads, measured=ahead.runs
-    )
-    findings.insert(1, Finding(spent.checks, spent.tables, spent.plots))
+    spent = budget.budget(subject.artifact.tflite, profile, source=subject.artifact.name, threads=threads, measured=ahead.runs)
+    findings = [Finding(spent.checks, spent.tables, spent.plots), *findings, _ahead(ahead, profile)]
     return Report(
         title=f"{subject.artifact.name} for {profile.name}",
         facts=_facts(subject, profile),
@@ -88,6 +87,17 @@ def judge(
     )
 
 
+def _ahead(result: preflight.PreflightResult, profile: DeviceProfile) -> Finding:
+    """Preflight in one line as long as nothing failed; what failed stands in the verdict by itself."""
+    judged = [check for check in result.checks if check.passed is not None]
+    failed = tuple(check for check in judged if not check.passed)
+    good = f"{len(judged) - len(failed)} of {len(judged)}"
+    summary = Check(f"preflight for {profile.runtime.key}", good, passed=not failed or None, basis="read")
+    rows = tuple((check.name, f"{number(check.measured)} {check.unit}".strip(), verdict(check)) for check in result.checks)
+    details = (Table("Preflight", ("check", "found", "verdict"), rows), *result.tables)
+    return Finding((*failed, summary), tuple(dataclasses.replace(table, detail=True) for table in details))
+
+
 def _proof(subject: Subject, profile: DeviceProfile, corpus: Corpus | None, threads: int) -> Finding:
     imported, tokenizer = subject.imported, subject.tokenizer
     assert imported is not None  # judge asks for it
@@ -96,7 +106,8 @@ def _proof(subject: Subject, profile: DeviceProfile, corpus: Corpus | None, thre
     results = parity.parity_on(runtimes, imported.source_logits, subject.artifact.tflite, tokens, threads=threads)
     limits = limits_for(subject.artifact.encodings.values())
     checks = tuple(check for result in results.values() for check in parity.checks(result, limits))
-    note = Table("Proof", ("question", "answer"), (("compared on", f"{len(tokens)} positions of {text}"), ("allowed because", limits.reason)))
+    rows = (("compared on", f"{len(tokens)} positions of {text}"), ("allowed because", limits.reason))
+    note = Table("Proof", ("question", "answer"), rows, detail=True)
     return Finding(checks, (note,))
 
 
@@ -111,9 +122,7 @@ def _probe(imported: Imported, tokenizer: Tokenizer | None, corpus: Corpus | Non
     return probe.random_tokens(model), "random tokens (seed 0)"
 
 
-def _quality(
-    subject: Subject, profile: DeviceProfile, corpus: Corpus, limit: int | None, threads: int, on_stage: OnStage
-) -> Finding:
+def _quality(subject: Subject, profile: DeviceProfile, corpus: Corpus, limit: int | None, threads: int, on_stage: OnStage) -> Finding:
     tokenizer = subject.tokenizer
     if tokenizer is None:
         check = Check("quality", "not measured", basis="read", cause="", fix="edgelm convert MODEL --tokenizer PATH --data CORPUS")

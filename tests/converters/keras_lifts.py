@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from edgelm.models.reference import logits
+from edgelm.spec import LanguageModel
 from edgelm_converters.keras_files import read_h5, read_keras
 from edgelm_converters.keras_graph import KerasGraph
 from edgelm_converters.keras_lift import Lift, lift
 from edgelm_converters.saved_model import read_saved_model
-
-from edgelm.models.reference import logits
-from edgelm.spec import LanguageModel
 
 VOCAB, TIME = 11, 6
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from edgelm_converters.keras_graph import KerasGraph, LayerNode, NotLiftable
-from edgelm_converters.keras_lift import lift
 from keras_lifts import MAX_DIFFERENCE, VOCAB, Build, difference, lifted, randomise
 
 from edgelm.errors import UnsupportedModelError
 from edgelm.spec import DenseLayer, LanguageModel, RecurrentSpec, weight_shapes
+from edgelm_converters.keras_graph import KerasGraph, LayerNode, NotLiftable
+from edgelm_converters.keras_lift import lift
 
 pytestmark = pytest.mark.slow  # importing TensorFlow alone takes four seconds
 
@@ -130,6 +130,9 @@ BOTH = {
     ),
     "hidden": sequential(gru(), lambda nn: nn.Dense(9, activation="silu"), lambda nn: nn.Dense(4), dense),
     "hidden hard sigmoid": sequential(gru(), lambda nn: nn.Dense(9, activation="hard_sigmoid"), dense),
+    "hard sigmoid layers": sequential(
+        *(lambda nn: nn.Activation("hard_sigmoid"), gru(), lambda nn: nn.Dense(9), lambda nn: nn.Activation("hard_sigmoid"), dense),
+    ),
     "hidden gelu": sequential(gru(), lambda nn: nn.Dense(9, activation="gelu"), lambda nn: nn.Dense(8), lambda nn: nn.ReLU(), dense),
     "batch norm": sequential(
         *(lambda nn: nn.BatchNormalization(), lstm(), lambda nn: nn.BatchNormalization(), lstm(6), lambda nn: nn.BatchNormalization()),

@@ -2,25 +2,55 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from edgelm_converters.keras_graph import NotLiftable
-from keras_lifts import MAX_DIFFERENCE, TIME, VOCAB, Build, difference, lifted, randomise
+from keras_decoders import (
+    ATTEND,
+    FEED_FORWARD,
+    LAYER_NORM,
+    LONGEST,
+    WIDTH,
+    Part,
+    attend,
+    attend_grouped,
+    attend_with_band,
+    attend_with_computed_mask,
+    attend_with_constant,
+    cooled,
+    decoder,
+    distributed,
+    feed_forward,
+    feed_forward_convolution,
+    feed_forward_gated,
+    feed_forward_nested,
+    feed_forward_tanh_gelu,
+    last_softmax,
+    layer_norm,
+    learned_by_constant_range,
+    learned_by_range,
+    no_positions,
+    post,
+    pre,
+    pre_swapped,
+    rms_norm,
+    scaled_sum,
+    score,
+    sinusoidal_constant,
+    sliced_constant,
+)
+from keras_lifts import MAX_DIFFERENCE, TIME, VOCAB, difference, lifted, randomise, read
 
 from edgelm.errors import UnsupportedModelError
-from edgelm.models.reference import sinusoidal_table
 from edgelm.spec import LanguageModel, TransformerSpec, weight_shapes
+from edgelm_converters.keras_graph import NotLiftable
+from edgelm_converters.keras_lift import lift
 
 pytestmark = pytest.mark.slow  # importing TensorFlow alone takes four seconds
-
-WIDTH = 8
-LONGEST = 9  # rows of learned position tables
-Part = Callable[..., Any]
 
 
 @pytest.fixture(scope="session")
@@ -29,175 +59,12 @@ def frameworks() -> dict[str, Any]:
     return {"tf_keras": keras2, "keras": keras3}
 
 
-def is_keras2(keras: Any) -> bool:
-    return bool(keras.__name__ == "tf_keras")
-
-
-def attend(heads: int = 2, head_dim: int = 3, **options: Any) -> Part:
-    """Self-attention with a causal mask by switch."""
-    return lambda keras, x: keras.layers.MultiHeadAttention(heads, head_dim, **options)(x, x, use_causal_mask=True)
-
-
-def attend_grouped(keras: Any, x: Any) -> Any:
-    return keras.layers.GroupQueryAttention(3, 4, 2)(x, x, use_causal_mask=True)
-
-
-def attend_with_computed_mask(keras: Any, x: Any) -> Any:
-    """The mask is made from the length of the input."""
-    import tensorflow as tf
-
-    if is_keras2(keras):
-        positions = tf.range(tf.shape(x)[1])
-        mask = positions[:, tf.newaxis] >= positions
-    else:
-        positions = keras.ops.cumsum(keras.ops.ones_like(x[:, :, 0]), axis=1)
-        mask = keras.ops.expand_dims(positions, 2) >= keras.ops.expand_dims(positions, 1)
-    return keras.layers.MultiHeadAttention(2, 3)(x, x, attention_mask=mask)
-
-
-def attend_with_band(keras: Any, x: Any) -> Any:
-    import tensorflow as tf
-
-    length = tf.shape(x)[1]
-    return keras.layers.MultiHeadAttention(2, 3)(x, x, attention_mask=tf.linalg.band_part(tf.ones((length, length)), -1, 0))
-
-
-def attend_with_constant(keras: Any, x: Any) -> Any:
-    mask = np.tri(TIME, dtype=bool)[None]
-    if is_keras2(keras):
-        import tensorflow as tf
-
-        mask = tf.constant(mask)
-    return keras.layers.MultiHeadAttention(2, 3)(query=x, value=x, key=x, attention_mask=mask)
-
-
-def feed_forward(activation: str = "relu", **options: Any) -> Part:
-    def call(keras: Any, x: Any) -> Any:
-        return keras.layers.Dense(WIDTH, **options)(keras.layers.Dense(13, activation=activation, **options)(x))
-
-    return call
-
-
-def feed_forward_nested(keras: Any, x: Any) -> Any:
-    layers = [keras.layers.Dense(13), keras.layers.Activation("gelu"), keras.layers.Dense(WIDTH), keras.layers.Dropout(0.1)]
-    return keras.Sequential(layers)(x)
-
-
-def feed_forward_convolution(keras: Any, x: Any) -> Any:
-    return keras.layers.Conv1D(WIDTH, 1)(keras.layers.Conv1D(13, 1, activation="relu")(x))
-
-
-def feed_forward_tanh_gelu(keras: Any, x: Any) -> Any:
-    import tensorflow as tf
-
-    inner = keras.layers.Dense(13)(x)
-    inner = tf.nn.gelu(inner, approximate=True) if is_keras2(keras) else keras.ops.gelu(inner)
-    return keras.layers.Dense(WIDTH)(inner)
-
-
-def feed_forward_gated(keras: Any, x: Any) -> Any:
-    gate, up = keras.layers.Dense(13, activation="silu", use_bias=False)(x), keras.layers.Dense(13, use_bias=False)(x)
-    return keras.layers.Dense(WIDTH, use_bias=False)(keras.layers.Multiply()([up, gate]))
-
-
-def layer_norm(**options: Any) -> Part:
-    return lambda keras, x: keras.layers.LayerNormalization(**{"epsilon": 1e-5, **options})(x)
-
-
-def rms_norm(keras: Any, x: Any) -> Any:
-    return keras.layers.RMSNormalization()(x)
-
-
-def no_positions(keras: Any, ids: Any, x: Any) -> Any:
-    return x
-
-
-def learned_by_range(keras: Any, ids: Any, x: Any) -> Any:
-    import tensorflow as tf
-
-    positions = tf.range(tf.shape(ids)[1]) if is_keras2(keras) else keras.ops.cumsum(keras.ops.ones_like(ids), axis=1) - 1
-    return x + keras.layers.Embedding(LONGEST, WIDTH)(positions)
-
-
-def learned_by_constant_range(keras: Any, ids: Any, x: Any) -> Any:
-    positions = np.arange(TIME)[None]
-    return keras.layers.Add()([x, keras.layers.Embedding(LONGEST, WIDTH)(positions)]) if is_keras2(keras) else x
-
-
-def sinusoidal_constant(keras: Any, ids: Any, x: Any) -> Any:
-    spec = TransformerSpec(VOCAB, WIDTH, 1, 1, 1, WIDTH, WIDTH, TIME, position="sinusoidal")
-    table = sinusoidal_table(spec, np.arange(TIME)).astype(np.float32)[None]
-    return x * WIDTH**0.5 + table
-
-
-def sliced_constant(keras: Any, ids: Any, x: Any) -> Any:
-    """A table of 9 positions, cut to the length of the input."""
-    import tensorflow as tf
-
-    table = tf.constant(np.random.default_rng(2).normal(size=(1, LONGEST, WIDTH)).astype(np.float32))
-    return x + table[:, : tf.shape(x)[1]]
-
-
-def pre(keras: Any, x: Any, norm: Part, body: Part) -> Any:
-    return x + body(keras, norm(keras, x))
-
-
-def pre_swapped(keras: Any, x: Any, norm: Part, body: Part) -> Any:
-    return keras.layers.Add()([keras.layers.Dropout(0.1)(body(keras, norm(keras, x))), x])
-
-
-def post(keras: Any, x: Any, norm: Part, body: Part) -> Any:
-    return norm(keras, keras.layers.Add()([x, keras.layers.Dropout(0.1)(body(keras, x))]))
-
-
-def score(keras: Any, x: Any) -> Any:
-    return keras.layers.Dense(VOCAB)(x)
-
-
-ATTEND, FEED_FORWARD, LAYER_NORM = attend(), feed_forward(), layer_norm()
-
-
-def decoder(
-    block: Part = pre,
-    attention: Part = ATTEND,
-    feed: Part = FEED_FORWARD,
-    norm: Part = LAYER_NORM,
-    positions: Part = learned_by_range,
-    final: bool = True,
-    first: bool = False,
-    head: Part = score,
-    length: int | None = None,
-    layers: int = 2,
-) -> Build:
-    def build(keras: Any) -> Any:
-        ids = keras.Input((length,), dtype="int32")
-        x = positions(keras, ids, keras.layers.Embedding(VOCAB, WIDTH)(ids))
-        x = norm(keras, x) if first else keras.layers.Dropout(0.1)(x)
-        for _ in range(layers):
-            x = block(keras, block(keras, x, norm, attention), norm, feed)
-        x = norm(keras, x) if final else x
-        return keras.Model(ids, head(keras, x))
-
-    return build
-
-
-def last_softmax(keras: Any, x: Any) -> Any:
-    return keras.layers.Dense(VOCAB, activation="softmax")(x[:, -1])
-
-
-def distributed(keras: Any, x: Any) -> Any:
-    return keras.layers.Softmax()(keras.layers.TimeDistributed(keras.layers.Dense(VOCAB, use_bias=False))(x))
-
-
-def cooled(keras: Any, x: Any) -> Any:
-    return keras.layers.Dense(VOCAB)(x) / 3.0
-
-
 BOTH = {
-    "pre": decoder(),
+    "pre": decoder(layers=2),
     "pre, swapped operands": decoder(block=pre_swapped),
     "pre, no final norm": decoder(final=False),
-    "post": decoder(block=post, final=False),
+    "post": decoder(block=post, final=False, layers=2),
+    "scaled sum": decoder(positions=scaled_sum),
     "post, final norm": decoder(block=post),
     "post, embedding norm": decoder(block=post, final=False, first=True),
     "pre, embedding norm": decoder(first=True),
@@ -207,10 +74,11 @@ BOTH = {
     "norms without bias and scale": decoder(norm=layer_norm(center=False), final=False),
     "gelu": decoder(feed=feed_forward("gelu")),
     "gelu tanh": decoder(feed=feed_forward_tanh_gelu),
+    "hard sigmoid": decoder(feed=feed_forward("hard_sigmoid")),
     "nested feed-forward": decoder(feed=feed_forward_nested),
     "convolutions of size 1": decoder(feed=feed_forward_convolution),
     "gated": decoder(feed=feed_forward_gated),
-    "one head": decoder(attention=attend(1, 8), layers=1),
+    "one head": decoder(attention=attend(1, 8)),
     "computed mask": decoder(attention=attend_with_computed_mask),
     "constant mask": decoder(attention=attend_with_constant, length=TIME),
     "last, softmax": decoder(head=last_softmax),
@@ -247,7 +115,7 @@ def test_lifted_model_computes_the_same(name: str, library: str, format: str, fr
 @pytest.mark.parametrize(
     ("name", "changes"),
     [
-        ("pre", {"max_positions": LONGEST}),
+        ("pre", {"layers": 2, "max_positions": LONGEST}),
         ("post, embedding norm", {"norm_position": "post", "final_norm": False, "embedding_norm": True, "max_positions": LONGEST}),
         ("no positions", {"position": "none", "max_positions": 1024}),
         ("sliced constant", {"max_positions": LONGEST}),
@@ -259,7 +127,7 @@ def test_lifted_model_computes_the_same(name: str, library: str, format: str, fr
 )
 def test_spec(name: str, changes: dict[str, Any], frameworks: dict[str, Any], tmp_path: Path) -> None:
     plain = {
-        **{"vocab_size": VOCAB, "width": WIDTH, "layers": 2, "heads": 2, "kv_heads": 2, "head_dim": 3, "ffn_size": 13},
+        **{"vocab_size": VOCAB, "width": WIDTH, "layers": 1, "heads": 2, "kv_heads": 2, "head_dim": 3, "ffn_size": 13},
         **{"position": "learned", "norm": "layer", "activation": "relu", "gated": False, "tied_head": False, "head_bias": True},
         **{"qkv_bias": True, "output_bias": True, "ffn_bias": True},
     }
@@ -390,3 +258,13 @@ def test_goes_the_opaque_way(name: str, frameworks: dict[str, Any], tmp_path: Pa
     build, message = NOT_LIFTED[name]
     with pytest.raises(NotLiftable, match=message):
         lifted(build(frameworks["tf_keras"]), tmp_path)
+
+
+def test_a_damaged_config_is_not_lifted(frameworks: dict[str, Any], tmp_path: Path) -> None:
+    graph = read(BOTH["pre"](frameworks["tf_keras"]), tmp_path, "keras")
+    damaged = [
+        dataclasses.replace(node, config={**node.config, "epsilon": "small"}) if node.kind == "LayerNormalization" else node
+        for node in graph.nodes
+    ]
+    with pytest.raises(NotLiftable, match="damaged"):
+        lift(dataclasses.replace(graph, nodes=tuple(damaged)))

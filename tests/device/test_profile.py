@@ -106,7 +106,7 @@ def test_an_unknown_key_suggests_the_nearest(section, key, nearest):
 
 
 def test_an_unknown_table_and_an_unknown_cache_key_are_refused():
-    with pytest.raises(ProfileError, match="unknown table 'limit' .*did you mean 'limits'"):
+    with pytest.raises(ProfileError, match=r"unknown table 'limit' .*did you mean 'limits'"):
         parse(plain() | {"limit": {}}, "p")
     table = plain()
     table["latency"]["cache"][0]["size"] = 1

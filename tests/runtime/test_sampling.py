@@ -54,8 +54,8 @@ def test_choose_inverts_the_cumulative_distribution(logits, uniform):
 def test_draws_follow_the_probabilities():
     logits = np.log([0.5, 0.3, 0.2])
     rng = np.random.default_rng(0)
-    counts = np.bincount([sample(logits, SamplingSettings(), rng) for _ in range(20_000)], minlength=3)
-    np.testing.assert_allclose(counts / 20_000, [0.5, 0.3, 0.2], atol=0.015)  # four standard deviations of 0.0035
+    counts = np.bincount([sample(logits, SamplingSettings(), rng) for _ in range(5_000)], minlength=3)
+    np.testing.assert_allclose(counts / 5_000, [0.5, 0.3, 0.2], atol=0.03)  # four standard deviations of 0.007
 
 
 def test_worked_example():

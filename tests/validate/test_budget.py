@@ -130,8 +130,8 @@ def test_when_nothing_fits_the_smallest_recipe_is_named_with_what_it_misses_by(f
 @pytest.mark.parametrize("spec", [KEYBOARD, TRANSFORMER])
 def test_predicted_sizes_are_those_of_the_real_files(recipe, spec):
     prediction = {p.recipe: p for p in predictions(read(lowered(spec, "float32")), _token_signature(spec), load("android-arm64"))}[recipe]
-    # 2048 bytes: another recipe may split a matrix or unfold a norm, and small constants and ops come with it
-    assert prediction.size_mb * 1e6 == pytest.approx(len(lowered(spec, recipe)), rel=0.02, abs=2048)
+    # 3000 bytes: another recipe may split a matrix or unfold a norm, and ops and vectors (2.2 kB for the norms here) come with it
+    assert prediction.size_mb * 1e6 == pytest.approx(len(lowered(spec, recipe)), rel=0.02, abs=3000)
 
 
 def _token_signature(spec: RecurrentSpec | TransformerSpec) -> str:
@@ -196,7 +196,7 @@ def test_a_file_without_a_token_signature_is_refused():
     builder = ModelBuilder()
     g = builder.subgraph("serve")
     g.output("y", g.tanh(g.input("x", (1, 4))))
-    with pytest.raises(ArtifactError, match="no signature edgelm can run .it has: serve"):
+    with pytest.raises(ArtifactError, match=r"no signature edgelm can run .it has: serve"):
         budget(builder.finish(), load("android-arm64"))
 
 

@@ -152,7 +152,8 @@ def test_flex_and_custom_ops_are_named():
 
 def test_dynamic_shapes_are_named_but_run():
     def change(model: schema.ModelT) -> None:
-        model.subgraphs[0].tensors[0].shapeSignature = np.array([-1, 32], np.int32)
+        graph = model.subgraphs[0]
+        graph.tensors[graph.inputs[0]].shapeSignature = np.array([-1, 32], np.int32)
 
     result = preflight(changed(small_dense(Encoding.INT8), change), NEW)
     assert "only known while running" in named(result)["static shapes"].cause
