@@ -202,7 +202,7 @@ def prove(model: LanguageModel, source: Source, lowest: int = 0) -> tuple[LiftPr
 
 
 def _centred(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    return logits - logits.mean(axis=-1, keepdims=True, dtype=np.float32)
+    return np.asarray(logits - logits.mean(axis=-1, keepdims=True), np.float32)
 
 
 def _log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -108,7 +108,10 @@ def _load_version1(keras: Any, path: Path) -> Any:
         raw = modernise(parse_json(file.attrs["model_config"]))
         kind = keras.Sequential if raw["class_name"] == "Sequential" else keras.Model
         model = kind.from_config(raw["config"] if isinstance(raw["config"], dict) else {"name": "model", "layers": raw["config"]})
-        load_weights_from_hdf5_group(file["model_weights"], model)
+        with h5py.File("version1", "w", driver="core", backing_store=False) as memory:
+            file.copy("model_weights", memory)
+            memory["model_weights"].attrs["keras_version"] = "1"  # tf_keras converts the arrays for this very text only
+            load_weights_from_hdf5_group(memory["model_weights"], model)
     return model
 
 

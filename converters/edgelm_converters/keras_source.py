@@ -231,9 +231,10 @@ class _Runner:
         return np.asarray(self.batched(ids)[self.output], dtype=np.float32)
 
     def _encoded(self, ids: NDArray[np.int32]) -> NDArray[Any]:
-        if len(self.loaded.shape) == 2:
+        rows = self.loaded.shape[2] if len(self.loaded.shape) == 3 else None
+        if rows is None:
             return ids.astype(self.loaded.dtype)
-        return np.eye(self.loaded.shape[2], dtype=self.loaded.dtype)[ids]  # (batch, time, vocab)
+        return np.eye(rows, dtype=self.loaded.dtype)[ids]  # (batch, time, vocab)
 
     def _padded(self, ids: NDArray[np.int32]) -> NDArray[np.int32]:
         """Fixed times are filled up on the right, which a causal model does not see."""

@@ -68,7 +68,7 @@ def check_safe_graph(path: Path) -> None:
         MissingDependencyError: TensorFlow is not installed.
     """
     try:
-        from google.protobuf.message import DecodeError
+        from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
         from tensorflow.core.protobuf import saved_model_pb2
     except ImportError as error:
         raise _needs_tensorflow() from error

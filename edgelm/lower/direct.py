@@ -10,12 +10,12 @@ Example:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from edgelm.errors import UnsupportedModelError
 from edgelm.lower.recurrent import build_recurrent
 from edgelm.lower.store import Form, WeightStore
-from edgelm.lower.transformer import build_transformer, default_ladder, default_prefill
+from edgelm.lower.transformer import build_transformer, default_ladder, default_prefills
 from edgelm.spec import Encoding, LanguageModel, RecurrentSpec, TransformerSpec
 from edgelm.tflite.writer import ModelBuilder
 
@@ -29,14 +29,14 @@ class Lowered:
         encodings: Canonical name -> what each weight really became; weights folded into others are named too.
         notes: What differs from what was asked for, and why, one sentence each.
         ladder: Cache sizes C of the `decode_C` signatures, ascending; empty for recurrent models.
-        prefill: T of `prefill_T`; 0 where there is none.
+        prefills: T of each `prefill_T` -> its cache slots.
     """
 
     tflite: bytes
     encodings: Mapping[str, Encoding]
     notes: tuple[str, ...] = ()
     ladder: tuple[int, ...] = ()
-    prefill: int = 0
+    prefills: Mapping[int, int] = field(default_factory=dict)
 
 
 def lower(model: LanguageModel, *, form: Form = "litert", ladder: tuple[int, ...] | None = None, prefill: int | None = None) -> Lowered:
@@ -49,8 +49,9 @@ def lower(model: LanguageModel, *, form: Form = "litert", ladder: tuple[int, ...
         form: The runtime it is for. `tflite-2.14` runs everywhere, but has no 4-bit kernels and no per-row kernels: it multiplies by
             the row scales afterwards.
         ladder: Cache sizes of a transformer; by default `default_ladder(spec)`.
-        prefill: Tokens of a `prefill` call of a transformer, 0 for no such signature. By default `default_prefill(spec)`, but none
-            for int8 weights in `tflite-2.14`, whose kernels for several rows crash on arm64 cores with dot products.
+        prefill: Tokens of the one `prefill` signature of a transformer, which has the largest cache; 0 for no such signature. By
+            default `default_prefills(ladder)`, but none for int8 weights in `tflite-2.14`, whose kernels for several rows crash on
+            arm64 cores with dot products.
 
     Returns:
         The file's bytes and what became of each weight.
@@ -65,11 +66,14 @@ def lower(model: LanguageModel, *, form: Form = "litert", ladder: tuple[int, ...
         return Lowered(builder.finish(), store.encodings, store.notes)
     rungs = tuple(sorted(set(default_ladder(model.spec) if ladder is None else ladder)))
     risky = form == "tflite-2.14" and any(encoding.bits <= 8 for encoding in model.encodings.values())
-    chunk = prefill if prefill is not None else 0 if risky else default_prefill(model.spec)
-    _check_sizes(model.spec, rungs, chunk)
-    build_transformer(model.spec, store, builder, rungs, chunk)
+    _check_sizes(model.spec, rungs, prefill or 0)
+    if prefill is None:
+        prefills = {} if risky else default_prefills(rungs)
+    else:
+        prefills = {prefill: rungs[-1]} if prefill else {}
+    build_transformer(model.spec, store, builder, rungs, prefills)
     skipped = ("tflite-runtime 2.14 crashes on int8 products of several rows on some arm64 cores: no prefill signature",)
-    return Lowered(builder.finish(), store.encodings, store.notes + (skipped if risky and prefill is None else ()), rungs, chunk)
+    return Lowered(builder.finish(), store.encodings, store.notes + (skipped if risky and prefill is None else ()), rungs, prefills)
 
 
 def _check_sizes(spec: TransformerSpec, ladder: tuple[int, ...], prefill: int) -> None:

@@ -12,8 +12,6 @@ Example:
 
 from __future__ import annotations
 
-import functools
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -21,10 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgelm.errors import ContextFullError
-from edgelm.spec import Activation, FloatArray, LanguageModel, RecurrentSpec, TransformerSpec
-
-_ERF_STEP = 1 / 512
-_ERF_END = 6.0  # 1 - erf(6) is 2e-17
+from edgelm.models.activations import activate as activate  # the converters import it from here
+from edgelm.spec import FloatArray, LanguageModel, RecurrentSpec, TransformerSpec
 
 
 def logits(model: LanguageModel, ids: NDArray[np.integer[Any]], *, dtype: type[np.floating[Any]] = np.float32) -> FloatArray:
@@ -106,18 +102,18 @@ class ReferenceSession:
         hidden = self._recurrent(self.spec, ids) if isinstance(self.spec, RecurrentSpec) else self._transformer(self.spec, ids)
         self.position += ids.shape[1]
         table = self._weights["embedding.weight" if self.spec.tied_head else "head.weight"]
-        scores = hidden @ table.T  # (batch, time, vocab)
+        scores: FloatArray = hidden @ table.T  # (batch, time, vocab)
         if self.spec.head_bias:
             scores += self._weights["head.bias"]
         return scores
 
     def _dense(self, x: FloatArray, name: str) -> FloatArray:
-        y = x @ self._weights[f"{name}.weight"].T
+        y: FloatArray = x @ self._weights[f"{name}.weight"].T
         bias = self._weights.get(f"{name}.bias")
         return y if bias is None else y + bias
 
     def _recurrent(self, spec: RecurrentSpec, ids: NDArray[np.integer[Any]]) -> FloatArray:
-        x = self._weights["embedding.weight"][ids]  # (batch, time, embedding_size)
+        x: FloatArray = self._weights["embedding.weight"][ids]  # (batch, time, embedding_size)
         if spec.embedding_projection:
             x = self._dense(x, "embedding_projection")
         for layer in range(len(spec.units)):
@@ -154,14 +150,17 @@ class ReferenceSession:
         if spec.embedding_norm:
             x = self._norm(spec, x, "embedding_norm")
         for layer in range(spec.layers):
-            x = self._residual(spec, x, f"layers.{layer}.attention_norm", lambda h, i=layer: self._attention(spec, i, h, positions))
-            x = self._residual(spec, x, f"layers.{layer}.ffn_norm", lambda h, i=layer: self._feed_forward(spec, i, h))
+            norm = f"layers.{layer}.attention_norm"
+            x = self._after(spec, x + self._attention(spec, layer, self._before(spec, x, norm), positions), norm)
+            norm = f"layers.{layer}.ffn_norm"
+            x = self._after(spec, x + self._feed_forward(spec, layer, self._before(spec, x, norm)), norm)
         return self._norm(spec, x, "final_norm") if spec.final_norm else x
 
-    def _residual(self, spec: TransformerSpec, x: FloatArray, norm: str, block: Callable[[FloatArray], FloatArray]) -> FloatArray:
-        if spec.norm_position == "pre":
-            return x + block(self._norm(spec, x, norm))
-        return self._norm(spec, x + block(x), norm)
+    def _before(self, spec: TransformerSpec, x: FloatArray, norm: str) -> FloatArray:
+        return self._norm(spec, x, norm) if spec.norm_position == "pre" else x
+
+    def _after(self, spec: TransformerSpec, x: FloatArray, norm: str) -> FloatArray:
+        return self._norm(spec, x, norm) if spec.norm_position == "post" else x
 
     def _norm(self, spec: TransformerSpec, x: FloatArray, name: str) -> FloatArray:
         if spec.norm == "rms":
@@ -262,54 +261,3 @@ def rotate(spec: TransformerSpec, x: FloatArray, positions: NDArray[np.integer[A
     cos, sin = (table.astype(x.dtype) for table in rotary_table(spec, positions))
     a, b, rest = x[..., :half], x[..., half : 2 * half], x[..., 2 * half :]
     return np.concatenate([a * cos - b * sin, b * cos + a * sin, rest], axis=-1)
-
-
-def activate(name: Activation, x: FloatArray) -> FloatArray:
-    """Applies an activation elementwise, in x's dtype.
-
-    `hard_sigmoid` is Keras 2's, clip(0.2 x + 0.5, 0, 1); `gelu` is the exact one, `gelu_tanh` its usual approximation
-    (Hendrycks & Gimpel 2016).
-    """
-    return _ACTIVATIONS[name](x)
-
-
-def _sigmoid(x: FloatArray) -> FloatArray:
-    half: FloatArray = x.dtype.type(0.5)
-    return half * np.tanh(half * x) + half  # unlike 1 / (1 + exp(-x)), never overflows
-
-
-def _gelu(x: FloatArray) -> FloatArray:
-    return (0.5 * x * (1 + _erf(x.astype(np.float64) * math.sqrt(0.5)))).astype(x.dtype)
-
-
-def _gelu_tanh(x: FloatArray) -> FloatArray:
-    return (0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x)))).astype(x.dtype)
-
-
-@functools.cache
-def _erf_nodes() -> NDArray[np.float64]:
-    return np.array([math.erf(i * _ERF_STEP) for i in range(int(_ERF_END / _ERF_STEP) + 2)])
-
-
-def _erf(x: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Cubic Hermite interpolation of math.erf (numpy has none): off by less than 1e-12."""
-    size = np.minimum(np.abs(x), _ERF_END)
-    index = (size / _ERF_STEP).astype(np.int64)
-    start, t = index * _ERF_STEP, size / _ERF_STEP - index
-    left, right = _erf_nodes()[index], _erf_nodes()[index + 1]
-    slope, next_slope = (_ERF_STEP * 2 / math.sqrt(math.pi) * np.exp(-(at**2)) for at in (start, start + _ERF_STEP))
-    rise = right - left
-    curve = left + t * (slope + t * (3 * rise - 2 * slope - next_slope + t * (slope + next_slope - 2 * rise)))
-    return np.copysign(curve, x)
-
-
-_ACTIVATIONS: Mapping[str, Callable[[FloatArray], FloatArray]] = {
-    "linear": lambda x: x,
-    "tanh": np.tanh,
-    "relu": lambda x: np.maximum(x, 0),
-    "sigmoid": _sigmoid,
-    "hard_sigmoid": lambda x: np.clip(0.2 * x + 0.5, 0, 1).astype(x.dtype),
-    "gelu": _gelu,
-    "gelu_tanh": _gelu_tanh,
-    "silu": lambda x: x * _sigmoid(x),
-}

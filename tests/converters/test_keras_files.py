@@ -115,7 +115,7 @@ def test_version_1_gates_are_merged_in_keras_2_order(tmp_path: Path) -> None:
     path, held = write_version1(tmp_path / "char.h5")
     graph = read_h5(path)
     found, gates = nodes(graph), held["lstm_1"]
-    assert [(node.name, node.kind) for node in graph.nodes][0] == ("lstm_1_input", "InputLayer")
+    assert (graph.nodes[0].name, graph.nodes[0].kind) == ("lstm_1_input", "InputLayer")
     assert (found["lstm_1"].config["units"], found["lstm_1"].config["recurrent_activation"]) == (UNITS, "hard_sigmoid")
     assert found["dense_1"].wrapped == ("TimeDistributed",)
     stored = {"i": gates[0], "c": gates[3], "f": gates[6], "o": gates[9]}
@@ -191,20 +191,14 @@ def saved(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 @pytest.mark.slow
 def test_every_array_of_a_keras_file_finds_its_layer(saved: tuple[Any, Path]) -> None:
     model, folder = saved
-    for graph in (
-        (read_keras(folder / "lm.keras"), read_h5(folder / "lm.h5")) if "add" not in _ops(model) else (read_keras(folder / "lm.keras"),)
-    ):
+    graphs = [read_keras(folder / "lm.keras")]
+    if type(model).__module__.startswith("tf_keras"):  # Keras 3 cannot load its own .h5 files when they hold operations, such as x + y
+        graphs.append(read_h5(folder / "lm.h5"))
+    for graph in graphs:
         found = [array for node in graph.nodes for array in node.weights.values()]
-        wanted = model.get_weights()
-        assert len(found) == len(wanted)
-        for array, other in zip(found, wanted, strict=True):  # topological order is the order of the layers here
+        for array, other in zip(found, model.get_weights(), strict=True):  # topological order is the order of the layers here
             np.testing.assert_array_equal(array, other)
-        assert nodes(graph)["ffn/dense" if "ffn/dense" in nodes(graph) else "ffn/dense_1"].kind == "Dense"
-
-
-def _ops(model: Any) -> set[str]:
-    """Names of Keras 3 operations that are no layers: its `.h5` files do not say where they come from, and Keras cannot load them."""
-    return {operation.name for operation in getattr(model, "operations", []) if operation not in model.layers}
+        assert [node.kind for node in graph.nodes if node.name.startswith("ffn/")] == ["Dense", "Dense"]
 
 
 @pytest.mark.slow

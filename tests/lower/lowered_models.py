@@ -94,11 +94,11 @@ class TransformerRun:
         outputs = self.call(f"decode_{rung}", token=np.array([token], np.int32), **self._inputs(rung))
         return self._take(outputs, 1)
 
-    def prefill(self, chunk: int, tokens: Sequence[int]) -> NDArray[np.float32]:
-        """Takes up to `chunk` tokens by `prefill_<chunk>`, padded with token 1 -> logits (vocab,) after the last."""
+    def prefill(self, chunk: int, tokens: Sequence[int], slots: int | None = None) -> NDArray[np.float32]:
+        """Takes up to `chunk` tokens by `prefill_<chunk>` (with `slots`, or all), padded with token 1 -> logits (vocab,)."""
         padded = np.array([*tokens, *[1] * (chunk - len(tokens))], np.int32)
         last = np.array([len(tokens) - 1], np.int32)
-        outputs = self.call(f"prefill_{chunk}", tokens=padded, last=last, **self._inputs(self.mask.shape[-1]))
+        outputs = self.call(f"prefill_{chunk}", tokens=padded, last=last, **self._inputs(slots or self.mask.shape[-1]))
         return self._take(outputs, len(tokens))
 
     def _inputs(self, slots: int) -> dict[str, NDArray[Any]]:

@@ -120,9 +120,9 @@ def test_the_old_form_is_right_on_both_runtimes(spec: TransformerSpec, encoding:
 
 def test_the_old_form_leaves_prefill_out_where_it_would_crash_on_arm64() -> None:
     lowered = lower(encoded(random_model(LLAMA), Encoding.INT8), form="tflite-2.14")
-    assert lowered.prefill == 0
+    assert lowered.prefills == {}
     assert "no prefill" in lowered.notes[-1]
-    assert lower(random_model(LLAMA), form="tflite-2.14").prefill == POSITIONS
+    assert lower(random_model(LLAMA), form="tflite-2.14").prefills == {POSITIONS: POSITIONS}
 
 
 @pytest.mark.parametrize("encoding", list(Encoding))
@@ -188,6 +188,17 @@ def test_the_default_ladder_doubles_up_to_the_positions() -> None:
     assert default_ladder(replace(LLAMA, max_positions=128)) == (128,)
     assert default_ladder(replace(LLAMA, max_positions=300)) == (128, 256, 300)
     assert default_ladder(replace(LLAMA, max_positions=1024)) == (128, 256, 512, 1024)
+
+
+def test_long_ladders_prefill_on_their_first_and_last_rung() -> None:
+    spec = replace(LLAMA, max_positions=512)
+    model, ids = random_model(spec), np.random.default_rng(5).integers(0, spec.vocab_size, 64 + 20)
+    lowered = lower(model)
+    assert lowered.prefills == {64: 128, 32: 512}
+    wanted = logits(model, ids[None])[0]
+    run = TransformerRun(lowered.tflite, spec, 512)
+    np.testing.assert_allclose(run.prefill(64, ids[:64], slots=128), wanted[63], atol=FLOAT_BOUND)
+    np.testing.assert_allclose(run.prefill(32, ids[64:]), wanted[-1], atol=FLOAT_BOUND)
 
 
 @pytest.mark.parametrize(("ladder", "prefill"), [((), 4), ((0, 8), 4), ((8, 41), 4), ((8,), 41), ((8,), -1)])

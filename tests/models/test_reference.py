@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from edgelm.errors import ContextFullError
-from edgelm.models.reference import ReferenceSession, activate, logits, sinusoidal_table
+from edgelm.models.activations import activate
+from edgelm.models.reference import ReferenceSession, logits, sinusoidal_table
 from edgelm.spec import DenseLayer, Encoding, LanguageModel, ModelSpec, RecurrentSpec, TransformerSpec, weight_shapes
 
 VOCAB = 20

@@ -221,7 +221,7 @@ def test_external_storage_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("depth", [MAX_DEPTH + 1, 200_000])
 def test_deep_nesting_is_refused(tmp_path: Path, depth: int) -> None:
-    with pytest.raises(SourceError, match="nested deeper|not valid JSON"):
+    with pytest.raises(SourceError, match=r"nested deeper|not valid JSON"):
         read_keras(keras(tmp_path / "m.keras", '{"a": ' + "[" * depth + "]" * depth + "}"))
 
 
