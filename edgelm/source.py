@@ -19,7 +19,7 @@ from edgelm.models import reference
 from edgelm.spec import Imported, LanguageModel, OpaqueGraph, Origin, SourceLogits, spec_from_dict
 from edgelm.text.tokenizer import Tokenizer, check_vocabulary
 
-SPEC, WEIGHTS, TOKENIZER, CARD = "spec.json", "weights.safetensors", "tokenizer.json", "card.json"
+SPEC, WEIGHTS, TOKENIZER = "spec.json", "weights.safetensors", "tokenizer.json"
 
 Reader = Callable[..., Imported]
 
@@ -140,8 +140,3 @@ def write_folder(model: LanguageModel, path: Path) -> None:
     if model.tokenizer:
         (path / TOKENIZER).write_text(model.tokenizer, encoding="utf-8")
 
-
-def card(path: Path) -> dict[str, Any]:
-    """The model card's figures of a bundled model; empty when it has none."""
-    file = path / CARD
-    return dict(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else {}

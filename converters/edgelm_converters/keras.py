@@ -30,19 +30,19 @@ def read(path: Path, *, trust: bool = False, name: str | None = None) -> Importe
     """Imports a Keras language model.
 
     Args:
-        path: a `.keras` or `.h5` file, or a SavedModel folder.
-        trust: lets Keras run code that the file brings along or names (Lambda layers, custom classes); such models are converted as
+        path: A `.keras` or `.h5` file, or a SavedModel folder.
+        trust: Lets Keras run code that the file brings along or names (Lambda layers, custom classes); such models are converted as
             they are.
-        name: for reports; by default the file's name without its ending.
+        name: For reports; by default the file's name without its ending.
 
     Returns:
         A `LanguageModel` with its proof, or an `OpaqueGraph` whose `origin.why` says what was not recognised; with the source itself as a
         function. Tokenizer and hash are left to the caller.
 
     Raises:
-        SourceError: missing, damaged, weights only, of another kind, or its framework cannot load it.
-        UnsafeModelError: loading it would run code, and `trust` is False.
-        UnsupportedModelError: it is no language model.
+        SourceError: Missing, damaged, weights only, of another kind, or its framework cannot load it.
+        UnsafeModelError: Loading it would run code, and `trust` is False.
+        UnsupportedModelError: It is no language model.
         MissingDependencyError: h5py, TensorFlow, keras or tf_keras is not installed.
 
     Example:
@@ -96,7 +96,7 @@ def _vocabularies(graph: KerasGraph) -> frozenset[int]:
     """Sizes the input vocabulary may have: rows of the embeddings, depths of the one-hot layers, width of a one-hot input.
 
     Raises:
-        UnsupportedModelError: the model reads no tokens.
+        UnsupportedModelError: The model reads no tokens.
     """
     inputs = {node.name for node in graph.nodes if node.kind == "InputLayer"}
     shapes = [node.config.get("batch_shape") for node in graph.nodes if node.kind == "InputLayer"]
@@ -126,10 +126,10 @@ class _Claim:
     """A lifted model that is not proven yet.
 
     Attributes:
-        model: the model.
-        file_format: of its source.
-        lowest: smallest id that the source reads like any other; 1 where token 0 is masked.
-        notes: what the lift leaves out.
+        model: The model.
+        file_format: Of its source.
+        lowest: Smallest id that the source reads like any other; 1 where token 0 is masked.
+        notes: What the lift leaves out.
     """
 
     model: LanguageModel
@@ -176,9 +176,9 @@ def prove(model: LanguageModel, source: Source, lowest: int = 0) -> tuple[LiftPr
     log-probabilities.
 
     Args:
-        model: the lifted model.
-        source: the source.
-        lowest: the smallest id to use.
+        model: The lifted model.
+        source: The source.
+        lowest: The smallest id to use.
 
     Returns:
         The proof, and the largest difference that would be accepted: `TOLERANCE` times the spread of the source's logits.

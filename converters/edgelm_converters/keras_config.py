@@ -19,12 +19,12 @@ class Layer:
     """One layer of a model's config.
 
     Attributes:
-        name: unique within its model.
-        kind: class name of the innermost layer.
-        config: of the innermost layer, normalised by `normalise`.
-        wrapped: wrapper kinds, outermost first.
-        calls: the serialised calls ("inbound_nodes"), one per use of the layer.
-        model: the nested model, when the layer is one.
+        name: Unique within its model.
+        kind: Class name of the innermost layer.
+        config: Of the innermost layer, normalised by `normalise`.
+        wrapped: Wrapper kinds, outermost first.
+        calls: The serialised calls ("inbound_nodes"), one per use of the layer.
+        model: The nested model, when the layer is one.
     """
 
     name: str
@@ -40,9 +40,9 @@ class Model:
     """A Sequential or Functional model's config.
 
     Attributes:
-        sequential: layers feed each other in order; they have no calls.
-        inputs: serialised references to the input layers (functional models).
-        outputs: serialised references to the outputs (functional models).
+        sequential: Layers feed each other in order; they have no calls.
+        inputs: Serialised references to the input layers (functional models).
+        outputs: Serialised references to the outputs (functional models).
     """
 
     name: str
@@ -56,7 +56,7 @@ def parse_json(text: str | bytes) -> dict[str, Any]:
     """Parses a config's JSON.
 
     Raises:
-        SourceError: no JSON object, or nested deeper than `MAX_DEPTH`.
+        SourceError: No JSON object, or nested deeper than `MAX_DEPTH`.
     """
     try:
         value = json.loads(text)
@@ -105,7 +105,7 @@ def parse_model(raw: Mapping[str, Any]) -> Model:
     """Parses `{"class_name": "Functional", "config": {...}}`; Keras 1 and early Keras 2 give a Sequential's config as a bare list.
 
     Raises:
-        SourceError: the config is not of that form.
+        SourceError: The config is not of that form.
     """
     kind, config = raw["class_name"], raw["config"]
     if kind not in MODEL_KINDS:

@@ -54,7 +54,7 @@ def looks_like(path: Path) -> str:
     """What a file is by its first bytes, such as "a PNG picture".
 
     Raises:
-        SourceError: it cannot be read.
+        SourceError: It cannot be read.
     """
     try:
         with path.open("rb") as file:
@@ -70,9 +70,9 @@ def read_keras(path: Path) -> KerasGraph:
     """Reads a `.keras` file of Keras 3 or tf_keras.
 
     Raises:
-        SourceError: no such file, damaged, oversized, or of another kind.
-        UnsafeModelError: loading it would run code that is not Keras' own.
-        NotLiftable: sound, but its wiring or weights are not expressible as a `KerasGraph`.
+        SourceError: No such file, damaged, oversized, or of another kind.
+        UnsafeModelError: Loading it would run code that is not Keras' own.
+        NotLiftable: Sound, but its wiring or weights are not expressible as a `KerasGraph`.
         MissingDependencyError: h5py is not installed.
     """
     config, metadata, weights = _unpack(path)
@@ -93,9 +93,9 @@ def read_h5(path: Path) -> KerasGraph:
     """Reads a whole-model `.h5` file of Keras 1, 2 or 3.
 
     Raises:
-        SourceError: no such file, damaged, weights only, or of another kind.
-        UnsafeModelError: loading it would run code that is not Keras' own.
-        NotLiftable: sound, but its wiring or weights are not expressible as a `KerasGraph`.
+        SourceError: No such file, damaged, weights only, or of another kind.
+        UnsafeModelError: Loading it would run code that is not Keras' own.
+        NotLiftable: Sound, but its wiring or weights are not expressible as a `KerasGraph`.
         MissingDependencyError: h5py is not installed.
     """
     what = looks_like(path)
@@ -120,7 +120,7 @@ def keras_version(path: Path, file_format: str) -> str:
     """The Keras version a model was saved with; "2" for SavedModels, which Keras 3 does not write whole.
 
     Raises:
-        SourceError: the file is damaged, or of another kind.
+        SourceError: The file is damaged, or of another kind.
         MissingDependencyError: h5py is not installed.
     """
     if file_format == "saved-model":
@@ -138,7 +138,7 @@ def h5_config(file: Any, path: Path) -> tuple[dict[str, Any], str]:
     """The model config of an open `.h5` file, as Keras 2 or 3 writes it, and its Keras version.
 
     Raises:
-        SourceError: it has none: weights only, or no Keras file.
+        SourceError: It has none: weights only, or no Keras file.
     """
     text = file.attrs.get("model_config")
     if text is None:

@@ -23,8 +23,8 @@ def flatten(model: Model, weights: Weights) -> tuple[tuple[LayerNode, ...], tupl
     """Nodes in topological order, and the names of the output nodes.
 
     Raises:
-        SourceError: the wiring names layers that do not exist or runs in circles.
-        NotLiftable: a layer's second output is used (LSTM states), or inputs are given as a dictionary.
+        SourceError: The wiring names layers that do not exist or runs in circles.
+        NotLiftable: A layer's second output is used (LSTM states), or inputs are given as a dictionary.
     """
     nodes: list[LayerNode] = []
     outputs = _Flattener(weights, nodes).run(model, "", "", None, ())
@@ -40,11 +40,11 @@ class _Flattener:
         """Appends a model's nodes and returns its output nodes.
 
         Args:
-            model: the model.
-            prefix: of its nodes' names; the number of the call is in it ("ffn#1/").
-            path: of its layers' weights ("ffn/").
-            fed: the nodes that feed a nested model; None for the outermost.
-            wrapped: wrappers around a nested model.
+            model: The model.
+            prefix: Of its nodes' names; the number of the call is in it ("ffn#1/").
+            path: Of its layers' weights ("ffn/").
+            fed: The nodes that feed a nested model; None for the outermost.
+            wrapped: Wrappers around a nested model.
         """
         if model.sequential:
             return self._sequential(model, prefix, path, fed, wrapped)

@@ -17,7 +17,7 @@ class NotLiftable(Exception):  # noqa: N818 - a verdict of the lifter, not an er
     """The lifter did not recognise the graph as a model family it can rebuild; the model goes the opaque way.
 
     Attributes:
-        reason: one clause for the report, e.g. "layer 'conv1d' (Conv1D) is in no family edgelm rebuilds".
+        reason: One clause for the report, e.g. "layer 'conv1d' (Conv1D) is in no family edgelm rebuilds".
     """
 
     def __init__(self, reason: str) -> None:
@@ -30,19 +30,19 @@ class LayerNode:
     """One call of one layer.
 
     Attributes:
-        name: unique in the graph. A layer called twice gives the nodes "name" and "name#1", which hold the same arrays.
+        name: Unique in the graph. A layer called twice gives the nodes "name" and "name#1", which hold the same arrays.
             Layers of a nested model are named "outer/inner".
         kind: Keras class name: "Embedding", "LSTM", "CuDNNLSTM", "MultiHeadAttention", "TFOpLambda", ...
-        config: the layer's config as plain JSON values: tuples are lists, dtype policies and activations their names,
+        config: The layer's config as plain JSON values: tuples are lists, dtype policies and activations their names,
             `batch_input_shape` is called `batch_shape`, a GRU always has `reset_after`; Keras 1 keys have their Keras 2 names.
-        inputs: names of the producing nodes, in positional order.
-        arguments: keyword arguments of the call (use_causal_mask=True, mask=..., constants); tensors appear as
+        inputs: Names of the producing nodes, in positional order.
+        arguments: Keyword arguments of the call (use_causal_mask=True, mask=..., constants); tensors appear as
             `{"tensor": "<node name>"}`. Positional arguments that are no tensors stand under their position: `{"1": 1.5}`.
-        weights: arrays in Keras' shapes by name: "kernel", "recurrent_kernel", "bias", "embeddings", "gamma", "beta";
+        weights: Arrays in Keras' shapes by name: "kernel", "recurrent_kernel", "bias", "embeddings", "gamma", "beta";
             of MultiHeadAttention "query/kernel", "query/bias", "key/...", "value/...", "attention_output/..."; of an RNN over stacked
             cells "0/kernel", "1/kernel", ...; of a Bidirectional layer "forward/kernel", "backward/kernel", ...; of a layer in no
             table "0", "1", ... in Keras' order.
-        wrapped: wrapper kinds around the layer, outermost first: ("TimeDistributed",), ("Bidirectional",).
+        wrapped: Wrapper kinds around the layer, outermost first: ("TimeDistributed",), ("Bidirectional",).
     """
 
     name: str
@@ -59,8 +59,8 @@ class KerasGraph:
     """A whole model.
 
     Attributes:
-        nodes: in topological order, InputLayer included.
-        outputs: names of the nodes whose results are the model's outputs.
+        nodes: In topological order, InputLayer included.
+        outputs: Names of the nodes whose results are the model's outputs.
         keras_version: "3.x", "2.x" or "1.x" as the file says.
         format: "keras", "keras-h5" or "saved-model".
     """

@@ -22,7 +22,7 @@ def h5py() -> Any:
     """The h5py module.
 
     Raises:
-        MissingDependencyError: it is not installed.
+        MissingDependencyError: It is not installed.
     """
     try:
         import h5py as module
@@ -56,7 +56,7 @@ class Group:
         """One group for each stem; the n-th mention of a stem is the group of rank n.
 
         Raises:
-            SourceError: one is missing.
+            SourceError: One is missing.
         """
         found = [self.numbered(stem, stems[:i].count(stem)) for i, stem in enumerate(stems)]
         if None in found:
@@ -73,7 +73,7 @@ class Group:
         """The dataset at a path such as "lstm/kernel:0".
 
         Raises:
-            SourceError: there is none, or it is not stored in this file.
+            SourceError: There is none, or it is not stored in this file.
         """
         *folders, name = [part for part in path.split("/") if part]
         group = self
@@ -114,7 +114,7 @@ class Arrays:
     """Reads arrays up to a budget that follows from the size of the file.
 
     Args:
-        file_size: bytes of the HDF5 file.
+        file_size: Bytes of the HDF5 file.
     """
 
     def __init__(self, file_size: int) -> None:
@@ -124,7 +124,7 @@ class Arrays:
         """One array, in the type it is stored in; bfloat16 becomes float32.
 
         Raises:
-            SourceError: it is no array of numbers, or is larger than the file can hold.
+            SourceError: It is no array of numbers, or is larger than the file can hold.
         """
         self._left -= int(dataset.size) * int(dataset.dtype.itemsize)
         if self._left < 0:

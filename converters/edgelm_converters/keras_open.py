@@ -34,8 +34,8 @@ def open_model(path: Path, keras_version: str, *, trust: bool = False) -> tuple[
     Batch and time are freed and states between calls switched off where that does not change the outputs.
 
     Raises:
-        SourceError: the framework cannot load it.
-        MissingDependencyError: the framework is not installed.
+        SourceError: The framework cannot load it.
+        MissingDependencyError: The framework is not installed.
     """
     keras, name = _framework(keras_version)
     try:
@@ -76,7 +76,7 @@ def import_module(module: str) -> Any:
     """A framework's module.
 
     Raises:
-        MissingDependencyError: it is not installed.
+        MissingDependencyError: It is not installed.
     """
     try:
         return importlib.import_module(module)

@@ -70,11 +70,11 @@ def check_safe(config: Mapping[str, Any]) -> None:
     """Raises unless loading the config stays within Keras.
 
     Args:
-        config: the model's serialised form, `{"class_name": "Functional", "config": {...}, ...}`. Its own `compile_config` is not
+        config: The model's serialised form, `{"class_name": "Functional", "config": {...}, ...}`. Its own `compile_config` is not
             looked at, since edgelm loads every model uncompiled.
 
     Raises:
-        UnsafeModelError: a Lambda, a class or function that is not Keras' own, or an op with side effects; names the layer.
+        UnsafeModelError: A Lambda, a class or function that is not Keras' own, or an op with side effects; names the layer.
     """
     model = {key: value for key, value in config.items() if key != "compile_config"}
     for layer, entry in _objects(model):

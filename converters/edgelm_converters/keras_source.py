@@ -33,10 +33,10 @@ class Loaded:
     """A model in its framework, as it is.
 
     Attributes:
-        outputs: array of the input's shape and dtype -> all outputs as arrays.
-        shape: of the input, None where free: (batch, time) of ids, or (batch, time, vocab) of one-hot rows.
-        dtype: of the input.
-        framework: name and version.
+        outputs: Array of the input's shape and dtype -> all outputs as arrays.
+        shape: Of the input, None where free: (batch, time) of ids, or (batch, time, vocab) of one-hot rows.
+        dtype: Of the input.
+        framework: Name and version.
     """
 
     outputs: Callable[[NDArray[Any]], list[NDArray[Any]]]
@@ -50,13 +50,13 @@ class Source:
     """A language model in its framework.
 
     Attributes:
-        framework: name and version.
-        time: tokens it takes at a time; None when free.
-        call_time: tokens a converted graph takes: `time`, or the largest of 64, 32, 16, 8 that the model runs on.
-        vocab_size: scores per position.
-        probabilities: it gives probabilities, which `logits` maps through log.
-        last_only: it gives scores for the last position only; `logits` runs every prefix.
-        logits: ids (batch, time) int32 -> (batch, time, vocab) float32.
+        framework: Name and version.
+        time: Tokens it takes at a time; None when free.
+        call_time: Tokens a converted graph takes: `time`, or the largest of 64, 32, 16, 8 that the model runs on.
+        vocab_size: Scores per position.
+        probabilities: It gives probabilities, which `logits` maps through log.
+        last_only: It gives scores for the last position only; `logits` runs every prefix.
+        logits: Ids (batch, time) int32 -> (batch, time, vocab) float32.
     """
 
     framework: str
@@ -72,15 +72,15 @@ def load(path: Path, file_format: str, keras_version: str, *, trust: bool = Fals
     """Loads a model with the framework that wrote it, ready to run.
 
     Args:
-        path: file or SavedModel folder, checked for safety already unless trusted.
+        path: File or SavedModel folder, checked for safety already unless trusted.
         file_format: `keras`, `keras-h5` or `saved-model`.
-        keras_version: as the file says.
-        trust: lets the framework run code from the file.
+        keras_version: As the file says.
+        trust: Lets the framework run code from the file.
 
     Raises:
-        SourceError: the framework cannot load it.
-        UnsupportedModelError: it has more than one input.
-        MissingDependencyError: the framework is not installed.
+        SourceError: The framework cannot load it.
+        UnsupportedModelError: It has more than one input.
+        MissingDependencyError: The framework is not installed.
     """
     if file_format == "saved-model":
         return _loaded_signature(path)
@@ -125,11 +125,11 @@ def as_source(loaded: Loaded, vocabularies: frozenset[int] = frozenset()) -> Sou
     """Measures what kind of language model was loaded.
 
     Args:
-        loaded: the model.
-        vocabularies: sizes its input vocabulary may have; empty when not known.
+        loaded: The model.
+        vocabularies: Sizes its input vocabulary may have; empty when not known.
 
     Raises:
-        UnsupportedModelError: it is no language model: wrong input or output, or earlier positions see later tokens.
+        UnsupportedModelError: It is no language model: wrong input or output, or earlier positions see later tokens.
     """
     shape = loaded.shape
     if len(shape) not in (2, 3) or (len(shape) == 3 and not shape[2]):

@@ -23,7 +23,6 @@ _RENAMED: Mapping[str, str] = {
     "border_mode": "padding",
     "beta_init": "beta_initializer",
     "gamma_init": "gamma_initializer",
-    "mode": "mode",
 }
 _DROPPED = frozenset(
     {"consume_less", "forget_bias_init", "input_dim", "dropout_W", "dropout_U", "weights", "kernel_initializer", "recurrent_initializer"}

@@ -66,6 +66,9 @@ _SWITCHES: Mapping[str, tuple[str, bool]] = {
 }
 """Array -> the config key that switches it, and its default; `tie_weights` switches the other way round."""
 
+_CLASSES: Mapping[str, str] = {"GroupQueryAttention": "GroupedQueryAttention"}
+"""Kind -> its class, where Keras exports it under another name: configs hold the one, groups of arrays are named after the other."""
+
 _STATISTICS = frozenset({"moving_mean", "moving_variance"})
 
 
@@ -118,7 +121,7 @@ def from_groups(model: Model, group: Group, arrays: Arrays) -> dict[str, dict[st
     Groups are named after classes and numbered; TF 2.12 skips numbers, so a layer's place is its rank among the layers of its class.
 
     Raises:
-        SourceError: a group is missing, or holds another number of arrays than the layer's config says.
+        SourceError: A group is missing, or holds another number of arrays than the layer's config says.
     """
     found: dict[str, dict[str, Array]] = {}
     inside = group.child("layers") or group.child("_layer_checkpoint_dependencies")
@@ -151,7 +154,7 @@ def _outer_kind(layer: Layer) -> str:
         return layer.wrapped[0]
     if layer.model:
         return "Sequential" if layer.model.sequential else "Functional"
-    return layer.kind.rsplit(">", 1)[-1]
+    return _CLASSES.get(layer.kind, layer.kind.rsplit(">", 1)[-1])
 
 
 def _snake_case(kind: str) -> str:
@@ -189,7 +192,7 @@ def from_legacy(model: Model, group: Group, arrays: Arrays) -> dict[str, dict[st
     """Arrays of a whole-model `.h5` file by the path of their layer; `group` is "model_weights".
 
     Raises:
-        SourceError: a layer's arrays are missing or of another number than its config says.
+        SourceError: A layer's arrays are missing or of another number than its config says.
     """
     found: dict[str, dict[str, Array]] = {}
     for layer in model.layers:
@@ -207,8 +210,8 @@ def from_row(model: Model, row: Sequence[Array]) -> dict[str, dict[str, Array]]:
     """Distributes all arrays of a model, listed in Keras' order: trainable ones first, then frozen ones and statistics.
 
     Raises:
-        NotLiftable: how many arrays a layer takes is not known.
-        SourceError: too few or too many arrays.
+        NotLiftable: How many arrays a layer takes is not known.
+        SourceError: Too few or too many arrays.
     """
     leaves = list(_leaves(model, "", True))
     wanted: list[tuple[str, str, bool]] = []

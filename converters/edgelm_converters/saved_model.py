@@ -33,9 +33,9 @@ def read_saved_model(path: Path) -> KerasGraph | None:
     """Reads a SavedModel folder; None when it holds no Keras metadata, or a subclassed model whose layers are code.
 
     Raises:
-        SourceError: no SavedModel, or damaged.
-        UnsafeModelError: loading it would run code that is not Keras' own.
-        NotLiftable: sound, but its wiring or weights are not expressible as a `KerasGraph`.
+        SourceError: No SavedModel, or damaged.
+        UnsafeModelError: Loading it would run code that is not Keras' own.
+        NotLiftable: Sound, but its wiring or weights are not expressible as a `KerasGraph`.
         MissingDependencyError: TensorFlow is not installed.
     """
     if not is_saved_model(path):
@@ -63,7 +63,7 @@ def check_safe_graph(path: Path) -> None:
     """Raises when the graph of a SavedModel holds ops that touch files or call Python.
 
     Raises:
-        UnsafeModelError: it does; names the op.
+        UnsafeModelError: It does; names the op.
         SourceError: saved_model.pb is damaged.
         MissingDependencyError: TensorFlow is not installed.
     """

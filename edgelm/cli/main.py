@@ -43,17 +43,20 @@ class Verbs(click.Group):
             formatter.write_dl([(verb, text) for verb, (_, text) in VERBS.items()])
 
 
-@click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})
+HELP = """Language models, proven to fit the phone.
+
+\b
+edgelm convert MODEL --target android-arm64 -o FOLDER
+edgelm predict FOLDER "see you"
+
+Exit codes: 0 good, 1 an error you can mend, 2 wrong usage, 3 a limit or the proof was missed (the artifact is written).
+"""
+
+
+@click.group(cls=Verbs, help=HELP, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="edgelm", message="edgelm %(version)s")
 def cli() -> None:
-    r"""Language models, proven to fit the phone.
-
-    \b
-    edgelm convert MODEL --target android-arm64 -o FOLDER
-    edgelm predict FOLDER "see you"
-
-    Exit codes: 0 good, 1 an error you can mend, 2 wrong usage, 3 a limit or the proof was missed (the artifact is written).
-    """
+    """The group all verbs belong to."""
 
 
 def main() -> None:

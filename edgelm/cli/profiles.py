@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import click
 import rich.box
-from rich.console import Console
 from rich.table import Table
 
+from edgelm.cli.show import show
 from edgelm.device import profile
 from edgelm.report import number
 
@@ -21,5 +21,5 @@ def command() -> None:
         limits = each.limits
         figures = [number(value) for value in (limits.size_mb, limits.ms_per_token, limits.peak_memory_mb)]
         grid.add_row(each.name, each.device.title, f"{each.runtime.name} {each.runtime.version}", *figures)
-    Console().print(grid)
+    show(grid)
     click.echo("judge against one: edgelm convert MODEL --target PROFILE (a name, or the path of your own .toml)")

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 
 from edgelm.report import Report, render_terminal
 
 
 def show_report(report: Report, *, details: bool) -> None:
-    """The report on stdout; 100 columns wide where stdout is no terminal, so that a transcript does not depend on it."""
+    """The report on stdout."""
+    render_terminal(report, _console(), details=details)
+
+
+def show(what: RenderableType) -> None:
+    """A table or text on stdout."""
+    _console().print(what)
+
+
+def _console() -> Console:
+    """Stdout; 110 columns wide where it is no terminal, so that a transcript does not depend on it."""
     console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=100)
-    render_terminal(report, console, details=details)
+    return console if console.is_terminal else Console(highlight=False, width=110)

@@ -25,7 +25,7 @@ class TrainSettings:
         batch_size: Windows a step, over all replicas together.
         sequence_length: Longest window, in tokens.
         learning_rate: Its peak.
-        warmup_steps: Steps of linear rise from 0.
+        warmup_steps: Steps of linear rise from 0; a tenth of the training at most.
         cosine: Falls to a hundredth of the peak along a cosine (Loshchilov & Hutter 2017); otherwise it stays.
         weight_decay: Of AdamW (Loshchilov & Hutter 2019); biases and norms are spared.
         clip_norm: Largest global norm of the gradient; 0 for no clipping.
@@ -68,11 +68,12 @@ class TrainSettings:
 
     def learning_rate_at(self, step: int, steps: int) -> float:
         """The rate of step `step` (from 0) of `steps`."""
-        if step < self.warmup_steps:
-            return self.learning_rate * (step + 1) / self.warmup_steps
+        warmup = min(self.warmup_steps, steps // 10)
+        if step < warmup:
+            return self.learning_rate * (step + 1) / warmup
         if not self.cosine:
             return self.learning_rate
-        done = (step - self.warmup_steps) / max(1, steps - self.warmup_steps)
+        done = (step - warmup) / max(1, steps - warmup)
         return self.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, done))))
 
 

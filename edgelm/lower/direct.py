@@ -67,10 +67,9 @@ def lower(model: LanguageModel, *, form: Form = "litert", ladder: tuple[int, ...
     rungs = tuple(sorted(set(default_ladder(model.spec) if ladder is None else ladder)))
     risky = form == "tflite-2.14" and any(encoding.bits <= 8 for encoding in model.encodings.values())
     _check_sizes(model.spec, rungs, prefill or 0)
-    if prefill is None:
-        prefills = {} if risky else default_prefills(rungs)
-    else:
-        prefills = {prefill: rungs[-1]} if prefill else {}
+    prefills = {prefill: rungs[-1]} if prefill else {}
+    if prefill is None and not risky:
+        prefills = default_prefills(rungs)
     build_transformer(model.spec, store, builder, rungs, prefills)
     skipped = ("tflite-runtime 2.14 crashes on int8 products of several rows on some arm64 cores: no prefill signature",)
     return Lowered(builder.finish(), store.encodings, store.notes + (skipped if risky and prefill is None else ()), rungs, prefills)

@@ -14,7 +14,7 @@ from edgelm.spec import GATES
 
 @register
 class RecurrentCell(tf_keras.layers.Layer):  # type: ignore[misc]
-    """One step of any cell of `edgelm.spec`, for `tf_keras.layers.RNN`: the CIFG, and every cell fed with input products.
+    """One step of any cell of `edgelm.spec`, for `CellRNN`: the CIFG, and every cell fed with input products.
 
     Args:
         units: Units.
@@ -101,3 +101,19 @@ class RecurrentCell(tf_keras.layers.Layer):  # type: ignore[misc]
         """Plain JSON values."""
         names = ("units", "cell", "activation", "recurrent_activation", "reset_after", "input_kernel")
         return {**super().get_config(), **{name: getattr(self, name) for name in names}}
+
+
+@register
+class CellRNN(tf_keras.layers.RNN):  # type: ignore[misc]
+    """Keras' loop over time around a `RecurrentCell`, telling TF-MOT (which asks the layer, not the cell) what may be pruned."""
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None) -> CellRNN:
+        """Makes the cell itself: tf_keras writes its class into `.h5` files without the package, and then does not find it."""
+        options = dict(config)
+        return cls(RecurrentCell.from_config(options.pop("cell")["config"]), **options)
+
+    def get_prunable_weights(self) -> list[Tensor]:
+        """The matrices of the cell."""
+        weights: list[Tensor] = self.cell.get_prunable_weights()
+        return weights

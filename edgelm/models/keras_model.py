@@ -124,10 +124,10 @@ def load(path: Path) -> KerasModel:
     """
     import tf_keras
 
-    from edgelm.models.keras_cell import RecurrentCell  # importing it registers the layers too
+    from edgelm.models import keras_cell  # noqa: F401  (importing it registers all layers)
 
-    try:  # in .h5 files tf_keras writes the class of a cell without its package, and then does not find it
-        model = tf_keras.models.load_model(path, custom_objects={"RecurrentCell": RecurrentCell}, compile=False)
+    try:
+        model = tf_keras.models.load_model(path, compile=False)
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise SourceError(f"{path} cannot be read as a Keras model: {error}") from error
     spec_of(model)

@@ -6,7 +6,7 @@ from typing import Any
 
 from tf_keras import initializers, layers
 
-from edgelm.models.keras_cell import RecurrentCell
+from edgelm.models.keras_cell import CellRNN, RecurrentCell
 from edgelm.models.keras_layers import Tensor, TiedHead, VocabularyIds, dense
 from edgelm.spec import ModelSpec, RecurrentSpec
 
@@ -41,7 +41,7 @@ def _recurrent_layer(spec: RecurrentSpec, i: int) -> Any:
     name, gate_fed = f"layers_{i}", i == 0 and spec.gate_embedding
     if spec.cell == "cifg" or gate_fed or "gelu_tanh" in (spec.activation, spec.recurrent_activation):
         cell = RecurrentCell(spec.units[i], spec.cell, spec.activation, spec.recurrent_activation, spec.reset_after, not gate_fed)
-        return layers.RNN(cell, return_sequences=True, name=name)
+        return CellRNN(cell, return_sequences=True, name=name)
     options: dict[str, Any] = {"activation": spec.activation, "return_sequences": True, "name": name}
     if spec.cell == "rnn":
         return layers.SimpleRNN(spec.units[i], **options)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import platform
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from edgelm.device.profile import DeviceProfile
 from edgelm.models.ngram import NGram
 from edgelm.report import Check, Plot, Report, Table, number, verdict
 from edgelm.runtime.session import open_session
-from edgelm.spec import Imported, LanguageModel
+from edgelm.spec import Imported, LanguageModel, TransformerSpec
 from edgelm.text.corpus import Corpus, token_documents
 from edgelm.text.tokenizer import Tokenizer
 from edgelm.validate import budget, parity, preflight, probe, quality
@@ -136,13 +137,13 @@ def _quality(subject: Subject, profile: DeviceProfile, corpus: Corpus, limit: in
         "unigram": NGramScorer(NGram.fit(train, tokenizer.vocab_size, order=1)),
     }
     if subject.imported:
-        scorers["source"] = SourceScorer(subject.imported.source_logits)
-    figures = {
-        name: quality.evaluate(
-            scorer, tokenizer, documents, on_progress=lambda done, total, name=name: on_stage(f"quality of the {name}", done, total)
-        )
-        for name, scorer in scorers.items()
-    }
+        spec = subject.artifact.spec
+        longest = spec.max_positions if isinstance(spec, TransformerSpec) else SourceScorer.max_tokens
+        scorers["source"] = SourceScorer(subject.imported.source_logits, max_tokens=longest)
+    figures = {}
+    for name, scorer in scorers.items():
+        on_progress = functools.partial(on_stage, f"quality of the {name}")
+        figures[name] = quality.evaluate(scorer, tokenizer, documents, on_progress=on_progress)
     table, checks = quality.compare(**figures, max_loss_percent=profile.limits.quality_loss_percent)
     order = [name for name in ("source", "artifact", "trigram", "unigram") if name in figures]
     plot = Plot("Perplexity per word, lower is better", tuple(order), tuple(figures[name].word_perplexity for name in order), "")

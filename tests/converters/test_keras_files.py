@@ -131,6 +131,22 @@ def test_version_1_model_is_proven_by_tf_keras(tmp_path: Path) -> None:
     assert model.origin.framework.startswith("tf_keras")
 
 
+@pytest.mark.slow
+def test_cudnn_layers_are_proven_by_tf_keras(tmp_path: Path) -> None:
+    layers = [
+        {"class_name": "Embedding", "config": {"name": "emb", "input_dim": VOCAB, "output_dim": 3, "batch_input_shape": [None, 6]}},
+        {"class_name": "CuDNNLSTM", "config": {"name": "cudnn", "units": UNITS, "return_sequences": True, "unit_forget_bias": True}},
+        {"class_name": "Dense", "config": {"name": "head", "units": VOCAB, "activation": "softmax"}},
+    ]
+    held = arrays()
+    kernel, recurrent, bias = held["lstm"]
+    row = {"emb": held["embedding"], "cudnn": [kernel, recurrent, np.concatenate([bias, -0.5 * bias])], "head": held["dense"]}
+    path = write_h5(tmp_path / "cudnn.h5", {"class_name": "Sequential", "config": {"name": "lm", "layers": layers}}, "2.2.4", row)
+    model = importer.read(path).model
+    assert model.origin is not None
+    assert model.origin.way == "lifted", model.origin.why
+
+
 @pytest.mark.parametrize(
     ("entry", "named"),
     [

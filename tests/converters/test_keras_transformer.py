@@ -101,6 +101,7 @@ CASES = [
     *itertools.product(KERAS2, ("tf_keras",), ("keras",)),
     *itertools.product(("pre", "computed mask", "nested feed-forward", "sinusoidal"), ("tf_keras",), ("h5",)),
     ("grouped queries", "keras", "h5"),
+    ("grouped queries", "keras", "keras"),
     ("post", "tf_keras", "saved-model"),
 ]
 
