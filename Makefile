@@ -21,6 +21,9 @@ lint: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+quality: $(STAMP)
+	$(BIN)/python benchmarks/reference_models.py --data $(or $(EDGELM_DATA),../shared/data)/corpora/sgd_dialogues
+
 format: $(STAMP)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .

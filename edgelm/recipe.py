@@ -81,7 +81,7 @@ def unknown_key(where: str, key: str, allowed: Iterable[str]) -> RecipeError:
 
 def _encoding(where: str, value: object) -> Encoding:
     try:
-        return Encoding(value)
+        return Encoding(str(value))
     except ValueError:
         raise unknown_key(where, str(value), [e.value for e in Encoding]) from None
 

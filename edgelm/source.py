@@ -139,4 +139,3 @@ def write_folder(model: LanguageModel, path: Path) -> None:
     (path / SPEC).write_text(json.dumps(spec_to_dict(model.spec), indent=1) + "\n", encoding="utf-8")
     if model.tokenizer:
         (path / TOKENIZER).write_text(model.tokenizer, encoding="utf-8")
-

@@ -58,4 +58,4 @@ def command(
     seconds = time.perf_counter() - started
     click.echo()
     rate = f"{count} tokens, {count / seconds:,.0f} tokens/s, prompt included"
-    click.echo(f"{rate} (measured on this host, {session.runtime}, {threads} threads)", err=True)
+    click.echo(f"{rate} (measured on this host, {session.runtime}, {'1 thread' if threads == 1 else f'{threads} threads'})", err=True)

@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 
 from edgelm.errors import UnsupportedModelError
 from edgelm.lower.recurrent import build_recurrent
-from edgelm.lower.store import Form, WeightStore
+from edgelm.lower.store import WeightStore
 from edgelm.lower.transformer import build_transformer, default_ladder, default_prefills
+from edgelm.recipe import Form
 from edgelm.spec import Encoding, LanguageModel, RecurrentSpec, TransformerSpec
 from edgelm.tflite.writer import ModelBuilder
 

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal
 
+from edgelm.recipe import Form
 from edgelm.spec import Encoding, FloatArray, LanguageModel, weight_shapes
 from edgelm.tflite.quantize import BLOCK_COLUMNS, QuantizedTensor, quantize
-
-Form = Literal["litert", "tflite-2.14"]
-"""Which runtime a graph is for: `litert` uses per-row int8 and int4 kernels, `tflite-2.14` only ops that tflite-runtime 2.14 has."""
 
 
 class WeightStore:

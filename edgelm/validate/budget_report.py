@@ -7,13 +7,10 @@ from typing import TYPE_CHECKING
 
 from edgelm.report import Basis, Check, Plot, Table
 from edgelm.validate.measurement import Measurement
-from edgelm.validate.weights import MB, Prediction
+from edgelm.validate.weights import MB, Prediction, by_layer
 
 if TYPE_CHECKING:
     from edgelm.validate.budget import Budget
-
-TOP_LAYERS = 12
-"""Rows of the plot of weights; the table has all of them."""
 
 
 def checks(figures: Budget, source: str) -> tuple[Check, ...]:
@@ -118,9 +115,35 @@ def _fits_all(figures: Budget, prediction: Prediction) -> bool:
 
 
 def tables(figures: Budget) -> tuple[Table, ...]:
-    """`Weights by layer`, `Speed`, `Memory` (when measured) and `Other recipes`."""
+    """`Weights by layer`, `Speed`, `Other recipes`; as details `Weights`, `Memory` (when measured) and `Figures of the device`."""
     memory = (_memory_table(figures.measured),) if figures.measured and figures.measured.peak_mb is not None else ()
-    return (_weights_table(figures), _speed_table(figures), *memory, _recipes_table(figures))
+    return (
+        _layers_table(figures),
+        _speed_table(figures),
+        _recipes_table(figures),
+        _weights_table(figures),
+        *memory,
+        _source_table(figures),
+    )
+
+
+def _layers_table(figures: Budget) -> Table:
+    rows = []
+    for layer, weights in by_layer(figures.weights).items():
+        size = sum(weight.nbytes for weight in weights) / MB
+        encodings = ", ".join(sorted({weight.encoding for weight in weights}))
+        rows.append((layer, str(len(weights)), encodings, f"{size:.3f}", f"{size / figures.size_mb:.1%}"))
+    rest = figures.size_mb - sum(weight.nbytes for weight in figures.weights) / MB
+    rows.append(("graph, metadata and attached files", "", "", f"{rest:.3f}", f"{rest / figures.size_mb:.1%}"))
+    columns = ("layer", "tensors", "encodings", "MB", "share")
+    return Table("Weights by layer", columns, tuple(rows), "Scales count with their weight.")
+
+
+def _source_table(figures: Budget) -> Table:
+    latency = figures.profile.latency
+    parts = (part.strip().partition(": ") for part in latency.source.split("; "))
+    rows = tuple((figure, origin) for figure, _, origin in parts)
+    return Table(f"Figures of the device ({latency.basis})", ("figure", "where it comes from"), rows, detail=True)
 
 
 def _weights_table(figures: Budget) -> Table:
@@ -134,9 +157,7 @@ def _weights_table(figures: Budget) -> Table:
         )
         for w in figures.weights
     ]
-    rest = figures.size_mb - sum(weight.nbytes for weight in figures.weights) / MB
-    rows.append(("graph, metadata and attached files", "", "", f"{rest:.3f}", f"{rest / figures.size_mb:.1%}"))
-    return Table("Weights by layer", ("weight", "shape", "encoding", "MB", "share"), tuple(rows), "Scales count with their weight.")
+    return Table("Weights", ("weight", "shape", "encoding", "MB", "share"), tuple(rows), "Scales count with their weight.", detail=True)
 
 
 def _speed_table(figures: Budget) -> Table:
@@ -159,7 +180,7 @@ def _speed_table(figures: Budget) -> Table:
     note = (
         f"The verdict holds the {held} of {figures.token.cost.signature} against the limit. An estimate is for one thread on one big core "
         "in a steady loop. Its interval: low, every figure better by the profile's uncertainty; high, worse by it, all weights from "
-        f"DRAM and a core that clocked down. Figures of the device are {figures.profile.latency.basis}: {figures.profile.latency.source}"
+        "DRAM and a core that clocked down."
     )
     return Table("Speed", ("where", "ms per token", "interval", "basis"), tuple(rows), note)
 
@@ -182,7 +203,8 @@ def _threads(count: int) -> str:
 def _memory_table(m: Measurement) -> Table:
     steps = (("after loading", m.load_mb), ("after the first step", m.first_step_mb), ("at the peak", m.peak_mb))
     rows = tuple((when, f"{value:.1f}") for when, value in steps if value is not None)
-    return Table("Memory", ("when", "MB"), rows, "Growth of resident memory of a fresh process on this machine, the mapped file included.")
+    note = "Growth of resident memory of a fresh process on this machine, the mapped file included."
+    return Table("Memory", ("when", "MB"), rows, note, detail=True)
 
 
 def _recipes_table(figures: Budget) -> Table:
@@ -194,9 +216,10 @@ def _recipes_table(figures: Budget) -> Table:
 
 
 def plots(figures: Budget) -> tuple[Plot, ...]:
-    """The largest weights, and where the time of a token goes on the device."""
-    top, parts = figures.weights[:TOP_LAYERS], figures.token.estimate.breakdown
-    weights = Plot("Weights by layer", tuple(w.title for w in top), tuple(round(w.nbytes / MB, 4) for w in top), "MB")
+    """The layers by size, and where the time of a token goes on the device."""
+    layers, parts = by_layer(figures.weights), figures.token.estimate.breakdown
+    sizes = tuple(round(sum(w.nbytes for w in weights) / MB, 4) for weights in layers.values())
+    weights = Plot("Weights by layer", tuple(layers), sizes, "MB")
     labels = ("call", "ops", "weights", "arithmetic")
     values = tuple(round(value, 4) for value in (parts.per_call, parts.per_op, parts.weights, parts.compute))
     title = f"Estimated time of {figures.token.cost.signature} on {figures.profile.device.title}"

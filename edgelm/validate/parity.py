@@ -209,28 +209,28 @@ def checks(result: ParityResult, limits: ParityLimits, runtime: str = "") -> tup
     Args:
         result: What `parity` measured.
         limits: From `limits_for`.
-        runtime: Named in the checks; the result's own when empty.
+        runtime: Named in the checks where several runtimes were compared; empty otherwise.
 
     Returns:
         Mean KL, same top word with and without near ties, largest difference, prefill against steps where there is a prefill;
         then top-three agreement and signal to noise, which have no limits. Agreements are in percent.
     """
-    where = runtime or result.runtime
+    where = f"parity on {runtime}" if runtime else "parity"
     scale = max(1.0, result.scale)
     largest = None if limits.max_abs_difference is None else limits.max_abs_difference * scale
     missed = Missed(_located(limits.missed.cause, result), limits.missed.fix)
     found = [
-        _at_most(f"parity on {where}: mean KL", result.mean_kl, limits.mean_kl, "nats", missed),
-        _at_least(f"parity on {where}: same top word, or within 10 %", result.clear_agreement, limits.clear_agreement, missed),
-        _at_least(f"parity on {where}: same top word", result.top1_agreement, limits.top1_agreement, missed),
-        _at_most(f"parity on {where}: largest logit difference", result.max_abs_difference, largest, "", missed),
+        _at_most(f"{where}: mean KL", result.mean_kl, limits.mean_kl, "nats", missed),
+        _at_least(f"{where}: same top word, or within 10 %", result.clear_agreement, limits.clear_agreement, missed),
+        _at_least(f"{where}: same top word", result.top1_agreement, limits.top1_agreement, missed),
+        _at_most(f"{where}: largest logit difference", result.max_abs_difference, largest, "", missed),
     ]
     if result.prefill_difference is not None:
         # Where activations are rounded, a difference in the last bit can grow to what that rounding costs anyway.
         allowed = max(1e-4 * scale, result.max_abs_difference)
-        found.append(_at_most(f"parity on {where}: prefill against steps", result.prefill_difference, allowed, "", PREFILL_MISSED))
-    hits = Check(f"parity on {where}: top word in top three", 100 * result.top3_agreement, unit="%")
-    noise = Check(f"parity on {where}: signal to noise", result.sqnr_db, unit="dB")
+        found.append(_at_most(f"{where}: prefill against steps", result.prefill_difference, allowed, "", PREFILL_MISSED))
+    hits = Check(f"{where}: top word in top three", 100 * result.top3_agreement, unit="%")
+    noise = Check(f"{where}: signal to noise", result.sqnr_db, unit="dB")
     return (*found, hits, noise)
 
 

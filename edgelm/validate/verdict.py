@@ -106,7 +106,8 @@ def _proof(subject: Subject, profile: DeviceProfile, corpus: Corpus | None, thre
     runtimes = preflight.runtimes(subject.artifact.tflite, profile)
     results = parity.parity_on(runtimes, imported.source_logits, subject.artifact.tflite, tokens, threads=threads)
     limits = limits_for(subject.artifact.encodings.values())
-    checks = tuple(check for result in results.values() for check in parity.checks(result, limits))
+    several = len(results) > 1
+    checks = tuple(check for result in results.values() for check in parity.checks(result, limits, result.runtime if several else ""))
     rows = (("compared on", f"{len(tokens)} positions of {text}"), ("allowed because", limits.reason))
     note = Table("Proof", ("question", "answer"), rows, detail=True)
     return Finding(checks, (note,))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -87,6 +88,21 @@ def stored_weights(model: TfliteModel) -> tuple[StoredWeight, ...]:
             if tensor.buffer not in found or found[tensor.buffer].nbytes < nbytes:  # one of several views may carry the scales
                 found[tensor.buffer] = StoredWeight(tensor, nbytes, tensor.buffer in looked_up, tensor.buffer in multiplied)
     return tuple(sorted(found.values(), key=lambda weight: (-weight.nbytes, weight.tensor.name)))
+
+
+def by_layer(weights: Iterable[StoredWeight]) -> dict[str, tuple[StoredWeight, ...]]:
+    """Weights by the layer they belong to, the largest layer first; what has no weight's name counts as `constants`.
+
+    Example:
+        `layers.0.q.weight` and `layers.0.o.weight` belong to `layers.0`, `embedding.weight` to a layer of its own.
+    """
+    layers: dict[str, list[StoredWeight]] = {}
+    for weight in weights:
+        numbered = re.match(r"(?:layers|hidden)\.\d+", weight.name)
+        layer = "constants" if weight.name.startswith("constant_") else numbered.group() if numbered else weight.title
+        layers.setdefault(layer, []).append(weight)
+    sizes = {layer: sum(weight.nbytes for weight in members) for layer, members in layers.items()}
+    return {layer: tuple(layers[layer]) for layer in sorted(layers, key=lambda layer: -sizes[layer])}
 
 
 def _tensors(model: TfliteModel) -> tuple[TensorInfo, ...]:
