@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 
 from edgelm.lower.direct import lower
-from edgelm.spec import Encoding, LanguageModel, TransformerSpec, weight_shapes
+from edgelm.model import LanguageModel
+from edgelm.spec import Encoding, TransformerSpec, weight_shapes
 
 SMOLLM2_135M = TransformerSpec(
     vocab_size=49152, width=576, layers=30, heads=9, kv_heads=3, head_dim=64, ffn_size=1536, max_positions=8192, rope_theta=100_000.0

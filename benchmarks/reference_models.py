@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from edgelm import pipeline, recipe, source
+from edgelm.model import LanguageModel
 from edgelm.models.ngram import NGram
 from edgelm.runtime.session import open_session
-from edgelm.spec import LanguageModel
 from edgelm.text.alignment import align_documents
 from edgelm.text.corpus import Corpus, token_documents
 from edgelm.text.tokenizer import Tokenizer

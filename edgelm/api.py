@@ -20,11 +20,11 @@ from typing import Any
 
 from edgelm import artifact, pipeline, source
 from edgelm.errors import TokenizerError
+from edgelm.model import Imported
 from edgelm.report import Report
 from edgelm.runtime import predict
 from edgelm.runtime.sampling import SamplingSettings
 from edgelm.runtime.session import Session, open_session
-from edgelm.spec import Imported
 from edgelm.text.tokenizer import Tokenizer
 
 

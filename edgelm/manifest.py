@@ -12,8 +12,9 @@ from dataclasses import asdict
 from typing import Any
 
 from edgelm.artifact import SCHEMA_VERSION
+from edgelm.model import LanguageModel, OpaqueGraph
 from edgelm.recipe import Recipe
-from edgelm.spec import Encoding, LanguageModel, OpaqueGraph, spec_to_dict
+from edgelm.spec import Encoding, spec_to_dict
 from edgelm.tflite import reader, versions
 
 TOOLS = ("edgelm", "ai-edge-litert", "flatbuffers", "numpy", "tokenizers", "tensorflow", "keras", "tf-keras")

@@ -14,9 +14,10 @@ from edgelm.device import profile as profiles
 from edgelm.device.profile import DeviceProfile
 from edgelm.errors import ArtifactError, UnsupportedModelError
 from edgelm.lower import direct, graph
+from edgelm.model import Imported, LanguageModel, OpaqueGraph
 from edgelm.recipe import Recipe
 from edgelm.report import Report
-from edgelm.spec import Encoding, Imported, LanguageModel, OpaqueGraph
+from edgelm.spec import Encoding
 from edgelm.validate.verdict import Subject, judge
 
 OnStage = Callable[[str, int, int], None]

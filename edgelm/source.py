@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from edgelm.errors import SourceError
+from edgelm.model import Imported, LanguageModel, OpaqueGraph, Origin, SourceLogits
 from edgelm.models import reference
-from edgelm.spec import Imported, LanguageModel, OpaqueGraph, Origin, SourceLogits, spec_from_dict
+from edgelm.spec import spec_from_dict
 from edgelm.text.tokenizer import Tokenizer, check_vocabulary
 
 SPEC, WEIGHTS, TOKENIZER = "spec.json", "weights.safetensors", "tokenizer.json"

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edgelm.spec import LanguageModel, TransformerSpec
+from edgelm.model import LanguageModel
+from edgelm.spec import TransformerSpec
 
 
 def load(folder: Path) -> LanguageModel:

@@ -17,8 +17,9 @@ from tiny_models import LINES, write_corpus, write_model
 import edgelm
 from edgelm import artifact, pipeline, recipe, source
 from edgelm.errors import ArtifactError, SourceError, TokenizerError, UnsupportedModelError
+from edgelm.model import LanguageModel
 from edgelm.runtime.sampling import SamplingSettings
-from edgelm.spec import Encoding, LanguageModel
+from edgelm.spec import Encoding
 from edgelm.text.tokenizer import train_word_level
 
 

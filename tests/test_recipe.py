@@ -6,7 +6,8 @@ import pytest
 from edgelm import recipe
 from edgelm.compress import quantize
 from edgelm.errors import RecipeError
-from edgelm.spec import Encoding, LanguageModel, RecurrentSpec, weight_shapes
+from edgelm.model import LanguageModel
+from edgelm.spec import Encoding, RecurrentSpec, weight_shapes
 
 
 def make_model() -> LanguageModel:

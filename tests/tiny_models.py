@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from edgelm import source
-from edgelm.spec import LanguageModel, ModelSpec, RecurrentSpec, TransformerSpec, weight_shapes
+from edgelm.model import LanguageModel
+from edgelm.spec import ModelSpec, RecurrentSpec, TransformerSpec, weight_shapes
 from edgelm.text.tokenizer import train_word_level
 
 LINES = ["see you at eight", "see you there", "are you there at eight", "you are here", "i am here", "see me there at ten"] * 4

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgelm.errors import SourceError, UnsafeModelError, UnsupportedModelError
-from edgelm.spec import Imported, LanguageModel, LiftProof, OpaqueGraph, Origin, RecurrentSpec
+from edgelm.model import Imported, LanguageModel, LiftProof, OpaqueGraph, Origin
+from edgelm.spec import RecurrentSpec
 from edgelm_converters.keras_files import keras_version, looks_like, read_h5, read_keras
 from edgelm_converters.keras_graph import KerasGraph, LayerNode, NotLiftable
 from edgelm_converters.keras_source import Source, as_source, load

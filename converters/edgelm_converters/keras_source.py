@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgelm.errors import UnsupportedModelError
-from edgelm.spec import SourceLogits
+from edgelm.model import SourceLogits
 from edgelm_converters.keras_open import (
     arrays,
     first_line,

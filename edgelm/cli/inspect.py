@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 import click
 
 from edgelm.cli.show import show_report
+from edgelm.model import LanguageModel, OpaqueGraph
 from edgelm.report import Report, Table
-from edgelm.spec import LanguageModel, OpaqueGraph, spec_to_dict
+from edgelm.spec import spec_to_dict
 
 if TYPE_CHECKING:
     from edgelm.tflite.reader import TensorInfo

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from fnmatch import fnmatchcase
 
+from edgelm.model import LanguageModel
 from edgelm.recipe import Quantize
-from edgelm.spec import Encoding, LanguageModel
+from edgelm.spec import Encoding
 
 
 def apply(model: LanguageModel, step: Quantize) -> LanguageModel:

@@ -16,8 +16,9 @@ from edgelm.errors import UnsupportedModelError
 from edgelm.lower.recurrent import build_recurrent
 from edgelm.lower.store import WeightStore
 from edgelm.lower.transformer import build_transformer, default_ladder, default_prefills
+from edgelm.model import LanguageModel
 from edgelm.recipe import Form
-from edgelm.spec import Encoding, LanguageModel, RecurrentSpec, TransformerSpec
+from edgelm.spec import Encoding, RecurrentSpec, TransformerSpec
 from edgelm.tflite.writer import ModelBuilder
 
 

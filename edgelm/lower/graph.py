@@ -17,7 +17,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from edgelm.errors import ConversionError, UnsupportedModelError
-from edgelm.spec import Encoding, OpaqueGraph
+from edgelm.model import OpaqueGraph
+from edgelm.spec import Encoding
 
 SIGNATURE = "forward"
 TIMEOUT = 1800.0

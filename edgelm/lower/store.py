@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from edgelm.model import LanguageModel
 from edgelm.recipe import Form
-from edgelm.spec import Encoding, FloatArray, LanguageModel, weight_shapes
+from edgelm.spec import Encoding, FloatArray, weight_shapes
 from edgelm.tflite.quantize import BLOCK_COLUMNS, QuantizedTensor, quantize
 
 

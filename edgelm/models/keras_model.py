@@ -20,8 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgelm.errors import SourceError, UnsupportedModelError
+from edgelm.model import LanguageModel
 from edgelm.models.keras_names import SPEC_LAYER, from_canonical, keras_weights, to_canonical
-from edgelm.spec import FloatArray, LanguageModel, ModelSpec, RecurrentSpec, TransformerSpec
+from edgelm.spec import FloatArray, ModelSpec, RecurrentSpec, TransformerSpec
 
 KerasModel = Any
 

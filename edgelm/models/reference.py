@@ -19,8 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgelm.errors import ContextFullError
+from edgelm.model import LanguageModel
 from edgelm.models.activations import activate as activate  # the converters import it from here
-from edgelm.spec import FloatArray, LanguageModel, RecurrentSpec, TransformerSpec
+from edgelm.spec import FloatArray, RecurrentSpec, TransformerSpec
 
 
 def logits(model: LanguageModel, ids: NDArray[np.integer[Any]], *, dtype: type[np.floating[Any]] = np.float32) -> FloatArray:

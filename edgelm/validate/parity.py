@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgelm.errors import RuntimeFailure
+from edgelm.model import SourceLogits
 from edgelm.report import Check
 from edgelm.runtime.session import ForwardSession, Session, TransformerSession, open_session
-from edgelm.spec import SourceLogits
 from edgelm.validate.parity_limits import PREFILL_MISSED, Missed, ParityLimits, limits_for
 
 __all__ = ["NEAR_TIE", "TIE", "ParityLimits", "ParityResult", "checks", "limits_for", "parity", "parity_on"]

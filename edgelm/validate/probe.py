@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
+from edgelm.model import LanguageModel, OpaqueGraph
 from edgelm.models.reference import ReferenceSession
-from edgelm.spec import LanguageModel, OpaqueGraph, TransformerSpec
+from edgelm.spec import TransformerSpec
 from edgelm.text.corpus import Corpus, token_documents
 from edgelm.text.tokenizer import Tokenizer
 

@@ -14,8 +14,8 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from edgelm.model import SourceLogits
 from edgelm.models.ngram import NGram
-from edgelm.spec import SourceLogits
 
 Ids = NDArray[np.int32]
 Logits = NDArray[np.float32]

@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 
 from edgelm.artifact import Artifact
 from edgelm.device.profile import DeviceProfile
+from edgelm.model import Imported, LanguageModel
 from edgelm.models.ngram import NGram
 from edgelm.report import Check, Plot, Report, Table, number, verdict
 from edgelm.runtime.session import open_session
-from edgelm.spec import Imported, LanguageModel, TransformerSpec
+from edgelm.spec import TransformerSpec
 from edgelm.text.corpus import Corpus, token_documents
 from edgelm.text.tokenizer import Tokenizer
 from edgelm.validate import budget, parity, preflight, probe, quality

@@ -5,6 +5,7 @@ import sys
 
 import pytest
 from click.testing import CliRunner
+
 from edgelm.cli import doctor, main
 
 
@@ -29,7 +30,8 @@ def test_help_lists_every_verb_and_loads_no_tensorflow() -> None:
 
 @pytest.mark.parametrize("verb", sorted(main.VERBS))
 def test_every_verb_has_help_and_loads_no_tensorflow(verb: str) -> None:
-    code = f"import sys; from edgelm.cli.main import cli; cli.main(['{verb}', '--help'], standalone_mode=False); assert 'tensorflow' not in sys.modules"
+    call = f"cli.main(['{verb}', '--help'], standalone_mode=False)"
+    code = f"import sys; from edgelm.cli.main import cli; {call}; assert 'tensorflow' not in sys.modules"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert result.returncode == 0, result.stderr
     assert "Usage" in result.stdout

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from edgelm.model import LanguageModel
 from edgelm.models.reference import logits
-from edgelm.spec import LanguageModel
 from edgelm_converters.keras_files import read_h5, read_keras
 from edgelm_converters.keras_graph import KerasGraph
 from edgelm_converters.keras_lift import Lift, lift

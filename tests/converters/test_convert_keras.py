@@ -136,9 +136,7 @@ def parity_checks(report: Report) -> list[Check]:
 
 
 @pytest.mark.parametrize(("name", "file_format"), itertools.product(("lstm", "gru", "transformer"), FORMATS))
-def test_the_artifact_computes_what_keras_computes(
-    name: str, file_format: str, shelf: Shelf, tokenizer: Tokenizer, tmp_path: Path
-) -> None:
+def test_the_artifact_computes_what_keras_computes(name: str, file_format: str, shelf: Shelf, tokenizer: Tokenizer, tmp_path: Path) -> None:
     model, path = shelf.get(name, file_format)
     report, manifest = convert(path, "float32", tmp_path / "exact")
     assert manifest["source"]["way"] == "lifted", manifest["source"]["why"]

@@ -10,7 +10,8 @@ import pytest
 from keras_lifts import MAX_DIFFERENCE, VOCAB, Build, difference, lifted, randomise
 
 from edgelm.errors import UnsupportedModelError
-from edgelm.spec import DenseLayer, LanguageModel, RecurrentSpec, weight_shapes
+from edgelm.model import LanguageModel
+from edgelm.spec import DenseLayer, RecurrentSpec, weight_shapes
 from edgelm_converters.keras_graph import KerasGraph, LayerNode, NotLiftable
 from edgelm_converters.keras_lift import lift
 

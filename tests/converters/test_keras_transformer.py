@@ -46,7 +46,8 @@ from keras_decoders import (
 from keras_lifts import MAX_DIFFERENCE, TIME, VOCAB, difference, lifted, randomise, read
 
 from edgelm.errors import UnsupportedModelError
-from edgelm.spec import LanguageModel, TransformerSpec, weight_shapes
+from edgelm.model import LanguageModel
+from edgelm.spec import TransformerSpec, weight_shapes
 from edgelm_converters.keras_graph import NotLiftable
 from edgelm_converters.keras_lift import lift
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from edgelm.errors import SourceError, UnsafeModelError
-from edgelm.spec import LanguageModel, OpaqueGraph
+from edgelm.model import LanguageModel, OpaqueGraph
 from edgelm_converters import keras as importer
 from edgelm_converters.keras_files import read_keras
 from edgelm_converters.saved_model import check_safe_graph, read_saved_model

@@ -11,7 +11,8 @@ import tflite_runtime.interpreter
 from numpy.typing import NDArray
 
 from edgelm.lower.transformer import MASKED
-from edgelm.spec import Encoding, LanguageModel, ModelSpec, RecurrentSpec, TransformerSpec, weight_shapes
+from edgelm.model import LanguageModel
+from edgelm.spec import Encoding, ModelSpec, RecurrentSpec, TransformerSpec, weight_shapes
 
 RUNTIMES: dict[str, Any] = {"litert": ai_edge_litert.interpreter.Interpreter, "tflite-2.14": tflite_runtime.interpreter.Interpreter}
 

@@ -13,7 +13,8 @@ import pytest
 from edgelm.errors import ConversionError, UnsupportedModelError
 from edgelm.lower import graph as lowering
 from edgelm.lower.graph import convert_opaque, explain
-from edgelm.spec import Encoding, Imported, OpaqueGraph, Origin
+from edgelm.model import Imported, OpaqueGraph, Origin
+from edgelm.spec import Encoding
 from edgelm_converters import keras as importer
 
 VOCAB, WIDTH = 60, 24

@@ -11,8 +11,9 @@ from lowered_models import RUNTIMES, TransformerRun, delegate_parts, encoded, gr
 from edgelm.errors import UnsupportedModelError
 from edgelm.lower.direct import lower
 from edgelm.lower.transformer import default_ladder
+from edgelm.model import LanguageModel
 from edgelm.models.reference import ReferenceSession, logits
-from edgelm.spec import Encoding, LanguageModel, TransformerSpec
+from edgelm.spec import Encoding, TransformerSpec
 
 POSITIONS = 40
 LADDER = (8, 16, 40)

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from edgelm.errors import SourceError, UnsupportedModelError
+from edgelm.model import LanguageModel
 from edgelm.models import keras_model, reference
 from edgelm.models.keras_names import SPEC_LAYER, from_canonical, keras_weights, to_canonical
-from edgelm.spec import DenseLayer, LanguageModel, ModelSpec, RecurrentSpec, TransformerSpec, weight_shapes
+from edgelm.spec import DenseLayer, ModelSpec, RecurrentSpec, TransformerSpec, weight_shapes
 
 PROJECTION = (DenseLayer(12, "gelu_tanh"), DenseLayer(6, bias=False))
 GPT2 = TransformerSpec(

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from edgelm.errors import ContextFullError
+from edgelm.model import LanguageModel
 from edgelm.models.activations import activate
 from edgelm.models.reference import ReferenceSession, logits, sinusoidal_table
-from edgelm.spec import DenseLayer, Encoding, LanguageModel, ModelSpec, RecurrentSpec, TransformerSpec, weight_shapes
+from edgelm.spec import DenseLayer, Encoding, ModelSpec, RecurrentSpec, TransformerSpec, weight_shapes
 
 VOCAB = 20
 IDS = np.random.default_rng(1).integers(0, VOCAB, (3, 14))

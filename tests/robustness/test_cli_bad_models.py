@@ -110,9 +110,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("file", "options", "cause", "fix"), CASES, ids=[" ".join((case[0], *case[1])) for case in CASES])
-def test_one_error_that_helps_and_the_old_artifact_stays(
-    file: str, options: tuple[str, ...], cause: str, fix: str, shelf: Shelf
-) -> None:
+def test_one_error_that_helps_and_the_old_artifact_stays(file: str, options: tuple[str, ...], cause: str, fix: str, shelf: Shelf) -> None:
     command = [sys.executable, "-m", "edgelm.cli.main", "convert", file, *options, "-o", str(shelf.artifact)]
     result = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, cwd=shelf.folder)
     assert result.returncode == 1, result.stdout + result.stderr

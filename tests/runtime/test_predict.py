@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 
 from edgelm.lower.direct import lower
+from edgelm.model import LanguageModel
 from edgelm.models.reference import logits as reference_logits
 from edgelm.runtime.predict import complete, suggest
 from edgelm.runtime.sampling import GREEDY, SamplingSettings, softmax
 from edgelm.runtime.session import open_session
-from edgelm.spec import LanguageModel, RecurrentSpec, TransformerSpec, weight_shapes
+from edgelm.spec import RecurrentSpec, TransformerSpec, weight_shapes
 from edgelm.text.tokenizer import train_byte_bpe, train_char, train_word_level
 
 LINES = ["see you at eight", "see you later", "call me later", "call me at eight"]

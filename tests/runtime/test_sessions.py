@@ -10,9 +10,10 @@ import tiny_graphs as tiny
 
 from edgelm.errors import ContextFullError, EdgeLMError, RuntimeFailure
 from edgelm.lower.direct import lower
+from edgelm.model import LanguageModel
 from edgelm.runtime.engine import RUNTIMES
 from edgelm.runtime.session import ForwardSession, RecurrentSession, TransformerSession, open_session
-from edgelm.spec import LanguageModel, RecurrentSpec, TransformerSpec, weight_shapes
+from edgelm.spec import RecurrentSpec, TransformerSpec, weight_shapes
 from edgelm.tflite.writer import ModelBuilder
 
 LADDER = (6, 12, 24)

@@ -13,8 +13,9 @@ from edgelm.compress import quantize
 from edgelm.device.profile import DeviceProfile, load
 from edgelm.errors import ArtifactError, RuntimeFailure
 from edgelm.lower import direct
+from edgelm.model import LanguageModel
 from edgelm.report import Check
-from edgelm.spec import DenseLayer, LanguageModel, RecurrentSpec, TransformerSpec, weight_shapes
+from edgelm.spec import DenseLayer, RecurrentSpec, TransformerSpec, weight_shapes
 from edgelm.tflite.reader import read
 from edgelm.tflite.writer import ModelBuilder
 from edgelm.validate.budget import BudgetResult, budget

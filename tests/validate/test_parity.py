@@ -7,9 +7,10 @@ import pytest
 
 from edgelm.errors import RuntimeFailure
 from edgelm.lower.direct import lower
+from edgelm.model import LanguageModel
 from edgelm.models.reference import logits as reference_logits
 from edgelm.runtime.session import open_session
-from edgelm.spec import Encoding, LanguageModel, RecurrentSpec, TransformerSpec, weight_shapes
+from edgelm.spec import Encoding, RecurrentSpec, TransformerSpec, weight_shapes
 from edgelm.tflite.quantize import quantize
 from edgelm.tflite.writer import ModelBuilder
 from edgelm.validate.parity import ParityResult, checks, limits_for, parity, parity_on

@@ -14,9 +14,10 @@ from edgelm.compress import quantize
 from edgelm.device.profile import DeviceProfile, load
 from edgelm.errors import ArtifactError
 from edgelm.lower import direct
+from edgelm.model import LanguageModel
 from edgelm.report import Check
 from edgelm.runtime.session import open_session
-from edgelm.spec import Encoding, LanguageModel, RecurrentSpec, TransformerSpec, weight_shapes
+from edgelm.spec import Encoding, RecurrentSpec, TransformerSpec, weight_shapes
 from edgelm.tflite import graph as tflite_graph
 from edgelm.tflite import writer as tflite_writer
 from edgelm.tflite.quantize import quantize as quantize_weight
