@@ -6,7 +6,11 @@ freed, if the rebuilt model gives the same outputs.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -79,9 +83,31 @@ def import_module(module: str) -> Any:
         MissingDependencyError: It is not installed.
     """
     try:
-        return importlib.import_module(module)
+        with _silence():
+            return importlib.import_module(module)
     except ImportError as error:
-        raise MissingDependencyError(f"running the model needs {module}", fix="pip install 'edgelm[keras]' keras") from error
+        raise MissingDependencyError(f"reading the model needs {module}", fix="pip install 'edgelm[keras]' keras") from error
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """Keeps off stderr what TensorFlow's libraries write there while they load: a dozen lines on absent graphics cards.
+
+    They write before any setting of theirs is read, so stderr itself leads nowhere for that time; exceptions pass.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    if "tensorflow" in sys.modules or sys.stderr is None:
+        yield
+        return
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        with Path(os.devnull).open("wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def _framework(keras_version: str) -> tuple[Any, str]:

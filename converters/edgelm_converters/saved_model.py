@@ -12,11 +12,12 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from edgelm.errors import MissingDependencyError, SourceError, UnsafeModelError
+from edgelm.errors import SourceError, UnsafeModelError
 from edgelm_converters.keras_config import parse_json, parse_model
 from edgelm_converters.keras_flatten import flatten
 from edgelm_converters.keras_graph import KerasGraph
 from edgelm_converters.keras_hdf5 import DAMAGE
+from edgelm_converters.keras_open import import_module
 from edgelm_converters.keras_safety import check_safe
 from edgelm_converters.keras_weights import from_row
 
@@ -67,15 +68,11 @@ def check_safe_graph(path: Path) -> None:
         SourceError: saved_model.pb is damaged.
         MissingDependencyError: TensorFlow is not installed.
     """
-    try:
-        from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-        from tensorflow.core.protobuf import saved_model_pb2
-    except ImportError as error:
-        raise _needs_tensorflow() from error
-    model = saved_model_pb2.SavedModel()
+    model = import_module("tensorflow.core.protobuf.saved_model_pb2").SavedModel()
+    damage = import_module("google.protobuf.message").DecodeError
     try:
         model.ParseFromString((path / "saved_model.pb").read_bytes())
-    except (OSError, DecodeError) as error:
+    except (OSError, damage) as error:
         raise SourceError(f"{path / 'saved_model.pb'} is damaged ({error})", fix="copy or save the model again") from error
     for meta in model.meta_graphs:
         functions = (node for function in meta.graph_def.library.function for node in function.node_def)
@@ -86,10 +83,6 @@ def check_safe_graph(path: Path) -> None:
                     allowed="graphs that only compute",
                     fix="rebuild the model without it; or, if you trust whoever made the file, repeat the command with --trust",
                 )
-
-
-def _needs_tensorflow() -> MissingDependencyError:
-    return MissingDependencyError("reading SavedModels needs TensorFlow", fix="pip install 'edgelm[keras]'")
 
 
 def _root_metadata(path: Path) -> Mapping[str, Any]:
@@ -137,14 +130,10 @@ def _varint(message: bytes, at: int) -> tuple[int, int]:
 
 def _variables(path: Path) -> list[NDArray[Any]]:
     """All arrays of the model, in Keras' order."""
-    try:
-        import tensorflow as tf
-        from tensorflow.core.protobuf import trackable_object_graph_pb2
-    except ImportError as error:
-        raise _needs_tensorflow() from error
+    tf = import_module("tensorflow")
     try:
         reader = tf.train.load_checkpoint(str(path / "variables" / "variables"))
-        graph = trackable_object_graph_pb2.TrackableObjectGraph()
+        graph = import_module("tensorflow.core.protobuf.trackable_object_graph_pb2").TrackableObjectGraph()
         graph.ParseFromString(reader.get_tensor("_CHECKPOINTABLE_OBJECT_GRAPH"))
         nodes = graph.nodes
         listed = {child.local_name: child.node_id for child in nodes[0].children}.get("variables")

@@ -216,11 +216,26 @@ def _recipes_table(figures: Budget) -> Table:
 
 
 def plots(figures: Budget) -> tuple[Plot, ...]:
-    """The layers by size, and where the time of a token goes on the device."""
+    """The layers by size, the time of a token against its limit, and where the time of a token goes on the device."""
     layers, parts = by_layer(figures.weights), figures.token.estimate.breakdown
     sizes = tuple(round(sum(w.nbytes for w in weights) / MB, 4) for weights in layers.values())
     weights = Plot("Weights by layer", tuple(layers), sizes, "MB")
     labels = ("call", "ops", "weights", "arithmetic")
     values = tuple(round(value, 4) for value in (parts.per_call, parts.per_op, parts.weights, parts.compute))
     title = f"Estimated time of {figures.token.cost.signature} on {figures.profile.device.title}"
-    return weights, Plot(title, labels, values, "ms")
+    return weights, _speed_plot(figures), Plot(title, labels, values, "ms")
+
+
+def _speed_plot(figures: Budget) -> Plot:
+    """What a token takes here and on the device, against the limit."""
+    estimate, name = figures.token.estimate, figures.profile.device.title
+    bars = [
+        (f"estimate, {end}", value) for end, value in (("low", estimate.low), ("central", estimate.ms_per_token), ("high", estimate.high))
+    ]
+    if figures.measured:
+        bars.insert(0, ("this machine, median", figures.measured.step_ms_median))
+    labels, values = zip(*bars, strict=True)
+    note = f"Estimates are for {name}, {figures.token.cost.signature}."
+    return Plot(
+        "Time per token against the limit", labels, tuple(round(v, 4) for v in values), "ms", figures.profile.limits.ms_per_token, note
+    )

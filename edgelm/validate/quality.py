@@ -254,8 +254,9 @@ def compare(
     rows = tuple(_row(name, figures) for name, figures in given.items() if figures is not None)
     state = "state carried through each document" if artifact.carried else "state reset at every line"
     left_out = f"; {artifact.words_left_out:,} words outside the common vocabulary left out" if artifact.words_left_out else ""
-    columns = ("model", "perplexity", "per word", "top-1 %", "top-3 %", "macro F1 %", "bits/char")
-    note = f"{artifact.tokens:,} tokens, {artifact.words:,} words{left_out}; {state}; unknown words count as misses"
+    columns = ("model", "perplexity", "per word", "top-1 %", "top-3 %", "recall %", "macro F1 %", "bits/char")
+    counted = f"{artifact.tokens:,} tokens, {artifact.words:,} words{left_out}; {state}; unknown words count as misses"
+    note = f"{counted}; recall and F1 are means over the {artifact.frequent_words} most frequent words"
     checks = []
     if source is not None:
         checks.append(_loss_check(artifact, source, max_loss_percent))
@@ -293,7 +294,7 @@ def _trigram_check(artifact: Quality, trigram: Quality) -> Check:
 
 
 def _row(name: str, figures: Quality) -> tuple[str, ...]:
-    shares = (figures.top1, figures.top3, figures.macro_f1)
+    shares = (figures.top1, figures.top3, figures.macro_recall, figures.macro_f1)
     return (
         name,
         f"{figures.perplexity:.2f}",

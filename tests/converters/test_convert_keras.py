@@ -95,8 +95,8 @@ class Shelf:
         model = BUILDS[name](keras, self._tokenizer.vocab_size)
         rows = [np.resize(ids, TIME + 1) for ids in self._tokenizer.encode_batch(LINES)]
         text = np.array(rows, np.int32)  # (lines, time + 1)
-        model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-        model.fit(text[:, :-1], text[:, 1:], batch_size=8, epochs=4, verbose=0)
+        model.compile(keras.optimizers.Adam(0.01), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        model.fit(text[:, :-1], text[:, 1:], batch_size=8, epochs=12, verbose=0)
         folder = self._folder / f"{framework}-{name}"
         folder.mkdir()
         files = {each: folder / (name + Path(each).suffix) for each, writer in FORMATS.items() if writer == framework}
@@ -120,6 +120,7 @@ def difference(model: Any, artifact: Path, vocab: int) -> float:
     """Largest |difference| of centred logits between the framework and the artifact, on random tokens."""
     ids = np.random.default_rng(1).integers(0, vocab, (1, TIME), dtype=np.int32)
     wanted = np.asarray(model(ids))[0]  # (time, vocab)
+    assert np.ptp(wanted) > 2, "a model that has learnt nothing gives the logits of any other"
     given = np.stack([row.copy() for row in open_session(artifact / MODEL).stream(ids[0].tolist())])
     return float(np.abs(centred(wanted) - centred(given)).max())
 
@@ -131,8 +132,8 @@ def convert(path: Path, recipe: str, output: Path) -> tuple[Report, dict[str, An
 
 
 def parity_checks(report: Report) -> list[Check]:
-    print([(c.name, c.measured, c.limit, c.passed) for c in report.checks])
-    return [check for check in report.checks if "KL" in check.name or "logit difference" in check.name]
+    """Those that have a limit."""
+    return [check for check in report.checks if check.name.startswith("parity on ") and check.passed is not None]
 
 
 @pytest.mark.parametrize(("name", "file_format"), itertools.product(("lstm", "gru", "transformer"), FORMATS))

@@ -326,7 +326,7 @@ def test_comparison_passes_and_fails() -> None:
         figures(11.2, top1=None), source=figures(11.0), trigram=figures(17.0), unigram=figures(240.0), max_loss_percent=2.0
     )
     assert [row[0] for row in table.rows] == ["source", "artifact", "trigram", "unigram"]
-    assert table.rows[1] == ("artifact", "11.20", "11.20", "-", "60.0", "25.0", "1.500")
+    assert table.rows[1] == ("artifact", "11.20", "11.20", "-", "60.0", "30.0", "25.0", "1.500")
     assert all(len(row) == len(table.columns) for row in table.rows)
     assert [(check.name, check.passed) for check in checks] == [("perplexity loss", True), ("perplexity against a trigram", True)]
     assert checks[0].measured == pytest.approx(1.818)
