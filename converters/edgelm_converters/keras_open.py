@@ -10,7 +10,6 @@ import contextlib
 import importlib
 import os
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgelm.errors import MissingDependencyError, SourceError
+from edgelm.native_output import silenced
 from edgelm_converters.keras_config import parse_json
 from edgelm_converters.keras_version1 import modernise
 
@@ -82,32 +82,12 @@ def import_module(module: str) -> Any:
     Raises:
         MissingDependencyError: It is not installed.
     """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
-        with _silence():
+        with contextlib.nullcontext() if "tensorflow" in sys.modules else silenced():
             return importlib.import_module(module)
     except ImportError as error:
         raise MissingDependencyError(f"reading the model needs {module}", fix="pip install 'edgelm[keras]' keras") from error
-
-
-@contextlib.contextmanager
-def _silence() -> Iterator[None]:
-    """Keeps off stderr what TensorFlow's libraries write there while they load: a dozen lines on absent graphics cards.
-
-    They write before any setting of theirs is read, so stderr itself leads nowhere for that time; exceptions pass.
-    """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    if "tensorflow" in sys.modules or sys.stderr is None:
-        yield
-        return
-    sys.stderr.flush()
-    kept = os.dup(2)
-    try:
-        with Path(os.devnull).open("wb") as nowhere:
-            os.dup2(nowhere.fileno(), 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
 
 
 def _framework(keras_version: str) -> tuple[Any, str]:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgelm.native_output import silenced
+
 if TYPE_CHECKING:
     from edgelm.compress.settings import TrainResult, TrainSettings
     from edgelm.spec import ModelSpec
@@ -154,7 +156,8 @@ def _train_and_write(
     corpus: Corpus, tokenizer: Tokenizer, spec: ModelSpec, settings: TrainSettings, checkpoints: Path, output: Path, resume: bool
 ) -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    import tf_keras
+    with silenced():
+        import tf_keras
 
     from edgelm.cli.train_progress import shown
     from edgelm.compress.finetune import train

@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgelm.errors import MissingDependencyError, RuntimeFailure
+from edgelm.native_output import silenced
 from edgelm.runtime.failures import DAMAGED, translated
 
 RUNTIMES: Mapping[str, str] = {"ai-edge-litert": "ai_edge_litert.interpreter", "tflite-runtime": "tflite_runtime.interpreter"}
@@ -147,7 +148,8 @@ class Engine:
         try:
             _verify(model)
             source = {"model_content": model} if isinstance(model, bytes) else {"model_path": str(model)}
-            self._interpreter = interpreter(**source, num_threads=threads)
+            with silenced():
+                self._interpreter = interpreter(**source, num_threads=threads)
             self._wrapper = self._interpreter._interpreter
             definitions = self._wrapper.GetSignatureDefs() or {}
         except (ValueError, RuntimeError, OSError) as error:
@@ -184,10 +186,11 @@ class Engine:
         try:
             for key, shape in shapes.items():
                 self._wrapper.ResizeInputTensor(definition["inputs"][key], np.array(shape, np.int32), False, subgraph)
-            if not self._primary_allocated:
-                self._wrapper.AllocateTensors(-1)
-                self._primary_allocated = True
-            self._wrapper.AllocateTensors(subgraph)
+            with silenced():
+                if not self._primary_allocated:
+                    self._wrapper.AllocateTensors(-1)
+                    self._primary_allocated = True
+                self._wrapper.AllocateTensors(subgraph)
         except (ValueError, RuntimeError) as error:
             raise translated(str(error), f"preparing signature {name!r} of {self._label}", self.runtime) from error
 
