@@ -2,6 +2,7 @@
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
+DATA := $(or $(EDGELM_DATA),../shared/data)
 STAMP := $(VENV)/.edgelm-installed
 
 .PHONY: demo test test-fast lint format quality clean
@@ -22,7 +23,8 @@ lint: $(STAMP)
 	$(BIN)/lint-imports
 
 quality: $(STAMP)
-	$(BIN)/python benchmarks/reference_models.py --data $(or $(EDGELM_DATA),../shared/data)/corpora/sgd_dialogues
+	$(BIN)/python benchmarks/reference_models.py keyboard-lstm --data $(DATA)/corpora/sgd_dialogues
+	$(BIN)/python benchmarks/reference_models.py chat-transformer --tokens 100000 --data $(DATA)/corpora/sgd_dialogues
 
 format: $(STAMP)
 	$(BIN)/ruff format .

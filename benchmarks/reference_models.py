@@ -1,10 +1,11 @@
-"""The README's table: both bundled models under every recipe, on held-out dialogues.
+"""The README's table: a bundled model under every recipe, on held-out dialogues.
 
-    python benchmarks/reference_models.py --data ../shared/data/corpora/sgd_dialogues
+    python benchmarks/reference_models.py keyboard-lstm --data ../shared/data/corpora/sgd_dialogues
+    python benchmarks/reference_models.py chat-transformer --tokens 100000 --data ../shared/data/corpora/sgd_dialogues
 
 Quality is measured on the test split (`--tokens` of it, 0 for all) with the state carried through each dialogue, by the .tflite
-itself on LiteRT. Per-word perplexity counts the words that the keyboard model knows, for all models alike. Times are medians of
-interleaved rounds in fresh processes on this machine, one thread. Writes `benchmarks/results/reference_models.{json,md}`.
+itself. Per-word perplexity counts the words that the keyboard model knows, for all models alike. Times are medians of interleaved
+rounds in fresh processes on this machine, one thread. Writes `benchmarks/results/MODEL.json` and prints the table of all results.
 """
 
 from __future__ import annotations
@@ -13,14 +14,17 @@ import argparse
 import json
 import platform
 import statistics
+import sys
 import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from edgelm import pipeline, recipe, source
-from edgelm.model import LanguageModel
+from edgelm import artifact, manifest, pipeline, recipe, source
+from edgelm.model import Imported, LanguageModel
 from edgelm.models.ngram import NGram
 from edgelm.runtime.session import open_session
+from edgelm.spec import TransformerSpec
 from edgelm.text.alignment import align_documents
 from edgelm.text.corpus import Corpus, token_documents
 from edgelm.text.tokenizer import Tokenizer
@@ -29,8 +33,14 @@ from edgelm.validate.measurement import measure
 from edgelm.validate.scorers import NGramScorer, Scorer, SessionScorer, SourceScorer
 
 RESULTS = Path(__file__).parent / "results"
+LITERT = "ai-edge-litert"
 RUNTIME = {"int8-tflite2.14": "tflite-runtime"}
 ROUNDS = 3
+KEYBOARD = "keyboard-lstm"
+
+Row = dict[str, Any]
+Reset = Literal["document", "line"]
+Evaluate = Callable[[str, Scorer], Row]
 
 
 def figures(result: quality.Quality) -> dict[str, Any]:
@@ -59,71 +69,88 @@ def take(corpus: Corpus, tokenizer: Tokenizer, limit: int) -> list[list[str]]:
     return documents
 
 
+def baselines(corpus: Corpus, tokenizer: Tokenizer, evaluate: Evaluate) -> Iterator[Row]:
+    """Unigram and interpolated modified Kneser-Ney trigram over the same tokens."""
+    train = list(token_documents(corpus, tokenizer, "train"))
+    for order, name in ((1, "unigram"), (3, "trigram")):
+        yield evaluate(name, NGramScorer(NGram.fit(train, tokenizer.vocab_size, order=order)))
+
+
+def converted(imported: Imported, scratch: Path) -> dict[str, Path]:
+    """Recipe -> the .tflite."""
+    paths = {}
+    for name in recipe.shipped():
+        paths[name] = scratch / f"{imported.model.name}-{name}.tflite"
+        paths[name].write_bytes(pipeline.build(imported.model, recipe.load(name)).tflite)
+    return paths
+
+
+def times(paths: dict[str, Path]) -> dict[str, float]:
+    """Milliseconds a token: medians of interleaved rounds."""
+    rounds: dict[str, list[float]] = {name: [] for name in paths}
+    for _ in range(ROUNDS):
+        for name, path in paths.items():
+            rounds[name].append(measure(path, runtime=RUNTIME.get(name, LITERT), seconds=1.0).step_ms_median)
+    return {name: statistics.median(values) for name, values in rounds.items()}
+
+
+def rows_of(name: str, corpus: Corpus, limit: int, sample: int) -> list[Row]:
+    """All rows of one model."""
+    imported, keyboard = source.load(name), source.load(KEYBOARD)
+    assert isinstance(imported.model, LanguageModel)
+    assert isinstance(keyboard.model, LanguageModel)
+    words = Tokenizer.from_json(keyboard.model.tokenizer or "")
+    tokenizer = Tokenizer.from_json(imported.model.tokenizer or "")
+    documents = take(corpus, words, limit)
+    vocabulary = quality.word_vocabulary(words)
+    spec = imported.model.spec
+    longest = spec.max_positions if isinstance(spec, TransformerSpec) else SourceScorer.max_tokens
+
+    def evaluate(what: str, scorer: Scorer, by: Tokenizer = tokenizer, reset: Reset = "document", **extra: Any) -> Row:
+        row = {"model": name, "what": what, **figures(quality.evaluate(scorer, by, documents, reset=reset, vocabulary=vocabulary)), **extra}
+        print(json.dumps(row), file=sys.stderr, flush=True)
+        return row
+
+    rows = [*baselines(corpus, tokenizer, evaluate)]
+    rows.append(evaluate("float source", SourceScorer(imported.source_logits, max_tokens=longest)))
+    if tokenizer.kind == "word":
+        rows.append(evaluate("float source, line by line", SourceScorer(imported.source_logits), reset="line"))
+    else:
+        rows.append(evaluate(f"{KEYBOARD} on this text", SourceScorer(keyboard.source_logits), by=words))
+    with tempfile.TemporaryDirectory() as scratch:
+        paths = converted(imported, Path(scratch))
+        milliseconds = times(paths)
+        for chosen, path in paths.items():
+            batch = 32 if spec.family == "recurrent" else 1
+            session = open_session(path, runtime=RUNTIME.get(chosen, LITERT), batch=batch)
+            extra = {"runtime": session.runtime, "ms_per_token": milliseconds[chosen], "bytes": size(imported, chosen, path)}
+            if tokenizer.kind != "word":
+                found = quality.subword_accuracy(session, tokenizer, list(align_documents(documents, tokenizer)), positions=sample)
+                extra |= {"top1_sampled": found.top1, "top3_sampled": found.top3, "positions": found.positions}
+            rows.append(evaluate(chosen, SessionScorer(session), **extra))
+    return rows
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("models", nargs="+", choices=sorted(source.bundled()))
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--tokens", type=int, default=0)
+    parser.add_argument("--tokens", type=int, default=0, help="of the test split, about; 0 for all")
     parser.add_argument("--sample", type=int, default=1000, help="word positions for the next-word accuracy of subword models")
     arguments = parser.parse_args()
     corpus = Corpus.open(arguments.data)
-    keyboard = Tokenizer.load(source.bundled()["keyboard-lstm"])
-    vocabulary = quality.word_vocabulary(keyboard)
-    documents = take(corpus, keyboard, arguments.tokens)
-    rows: list[dict[str, Any]] = []
-
-    def add(model: str, what: str, scorer: Scorer, tokenizer: Tokenizer, reset: Any = "document", **extra: Any) -> None:
-        result = quality.evaluate(scorer, tokenizer, documents, reset=reset, vocabulary=vocabulary)
-        rows.append({"model": model, "what": what, **figures(result), **extra})
-        print(rows[-1], flush=True)
-
-    with tempfile.TemporaryDirectory() as scratch:
-        built: dict[tuple[str, str], Path] = {}
-        for name in source.bundled():
-            imported = source.load(name)
-            assert isinstance(imported.model, LanguageModel)
-            tokenizer = Tokenizer.from_json(imported.model.tokenizer or "")
-            train = list(token_documents(corpus, tokenizer, "train"))
-            for order, baseline in ((1, "unigram"), (3, "trigram")):
-                add(name, baseline, NGramScorer(NGram.fit(train, tokenizer.vocab_size, order=order)), tokenizer)
-            add(name, "float source", SourceScorer(imported.source_logits), tokenizer)
-            if tokenizer.kind == "word":
-                add(name, "float source, sentence by sentence", SourceScorer(imported.source_logits), tokenizer, reset="line")
-            for chosen in recipe.shipped():
-                made = pipeline.build(imported.model, recipe.load(chosen))
-                path = Path(scratch) / f"{name}-{chosen}.tflite"
-                path.write_bytes(made.tflite)
-                built[name, chosen] = path
-                runtime = RUNTIME.get(chosen, "ai-edge-litert")
-                batch = 32 if imported.model.spec.family == "recurrent" else 1
-                session = open_session(path, runtime=runtime, batch=batch)
-                extra: dict[str, Any] = {"runtime": session.runtime, "parameters": imported.model.parameters}
-                if tokenizer.kind != "word":
-                    sample = quality.subword_accuracy(
-                        session, tokenizer, list(align_documents(documents, tokenizer)), positions=arguments.sample
-                    )
-                    extra |= {"top1_sampled": sample.top1, "top3_sampled": sample.top3, "positions": sample.positions}
-                add(name, chosen, SessionScorer(session), tokenizer, **extra)
-        times: dict[tuple[str, str], list[float]] = {key: [] for key in built}
-        for _ in range(ROUNDS):
-            for key, path in built.items():
-                times[key].append(measure(path, runtime=RUNTIME.get(key[1], "ai-edge-litert"), seconds=1.0).step_ms_median)
-        for row in rows:
-            key = (row["model"], row["what"])
-            if key in built:
-                row |= {"ms_per_token": statistics.median(times[key]), "bytes": size(key, built[key])}
     RESULTS.mkdir(exist_ok=True)
-    machine = {"machine": platform.machine(), "processor": cpu(), "python": platform.python_version(), "test_documents": len(documents)}
-    (RESULTS / "reference_models.json").write_text(json.dumps({"basis": "measured", **machine, "rows": rows}, indent=1) + "\n")
-    (RESULTS / "reference_models.md").write_text(markdown(rows))
-    print(markdown(rows))
+    machine = {"machine": platform.machine(), "processor": cpu(), "python": platform.python_version()}
+    for name in arguments.models:
+        rows = rows_of(name, corpus, arguments.tokens, arguments.sample)
+        text = json.dumps({"basis": "measured", **machine, "rows": rows}, indent=1)
+        (RESULTS / f"{name}.json").write_text(text + "\n")
+    print(markdown([row for file in sorted(RESULTS.glob("*-*.json")) for row in json.loads(file.read_text())["rows"]]))
 
 
-def size(key: tuple[str, str], path: Path) -> int:
+def size(imported: Imported, chosen: str, path: Path) -> int:
     """Bytes of the shipped file: the graph, the tokenizer and the manifest."""
-    from edgelm import artifact, manifest
-
-    imported = source.load(key[0])
-    facts = manifest.build(imported.model, recipe.load(key[1]), "android-arm64", path.read_bytes(), {})
+    facts = manifest.build(imported.model, recipe.load(chosen), "android-arm64", path.read_bytes(), {})
     return len(artifact.pack(path.read_bytes(), facts, imported.model.tokenizer))
 
 

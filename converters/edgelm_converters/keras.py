@@ -23,6 +23,7 @@ from edgelm_converters.saved_model import check_safe_graph, is_saved_model, read
 
 TOLERANCE = 1e-3  # of the logits' spread: float32 sums in another order stay below 1e-5, a wrong gate order or epsilon is above 1e-2
 _SEQUENCES, _TIME = 4, 24
+_LARGEST = 1 << 24  # ids: no vocabulary comes near it
 
 _READERS: Mapping[str, Callable[[Path], KerasGraph | None]] = {"keras": read_keras, "keras-h5": read_h5, "saved-model": read_saved_model}
 
@@ -119,7 +120,7 @@ def _input_size(node: LayerNode) -> int | None:
         node.kind
     )
     value = node.config.get(key) if key else node.arguments.get("depth") if node.config.get("function") == "one_hot" else None
-    return value if isinstance(value, int) else None
+    return value if type(value) is int and 1 < value < _LARGEST else None
 
 
 @dataclass(frozen=True)

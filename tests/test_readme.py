@@ -1,0 +1,60 @@
+"""What the README shows is what the program does."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from edgelm import recipe, source
+
+README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+
+
+def run(*arguments: str) -> str:
+    command = [sys.executable, "-m", "edgelm.cli.main", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=True).stdout
+
+
+def block_after(text: str) -> str:
+    """The first fenced block that contains `text`."""
+    return next(block for block in re.findall(r"```(?:text|console)?\n(.*?)```", README, re.DOTALL) if text in block)
+
+
+def without_figures(transcript: str) -> list[str]:
+    """Names of the checks with their verdicts, and the commands; figures differ from machine to machine."""
+    kept = []
+    for line in transcript.splitlines():
+        check = re.match(r" ?(\S.*?)\s{2,}.*(PASS|FAIL)\s*$", line)
+        if check:
+            kept.append(f"{check[1]}: {check[2]}")
+        elif line.startswith("  edgelm "):
+            kept.append(line.rstrip())
+    return kept
+
+
+def test_the_help_is_the_programs_own() -> None:
+    help_text = run("--help").replace("python -m edgelm.cli.main", "edgelm")
+    assert block_after("Usage: edgelm").strip() == help_text.strip()
+
+
+def test_the_transcript_is_what_make_demo_prints(tmp_path: Path) -> None:
+    shown = block_after("keyboard-lstm for android-arm64")
+    printed = run("convert", "keyboard-lstm", "--target", "android-arm64", "-o", str(tmp_path / "keyboard-lstm"))
+    printed = printed.replace(str(tmp_path), "build")
+    assert without_figures(printed) == without_figures(shown)
+    assert len(without_figures(shown)) > 8, "the pattern still finds the checks"
+
+
+def test_the_table_has_every_model_and_recipe() -> None:
+    for model in source.bundled():
+        for name in recipe.shipped():
+            assert f"| {model} | {name} |" in README
+
+
+@pytest.mark.parametrize("link", re.findall(r"\]\((?!http)([^)]+)\)", README))
+def test_every_link_leads_somewhere(link: str) -> None:
+    assert (Path(__file__).parent.parent / link).exists()
