@@ -14,7 +14,7 @@ from edgelm.errors import MissingDependencyError, SourceError
 MAX_RATIO = 20  # trained weights compress to about 90 %; freshly zeroed ones are rare and small
 _SLACK = 16 << 20  # bytes: small models may be all zeros
 
-DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, IndexError, OverflowError, RecursionError, EOFError)
+DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, IndexError, ArithmeticError, EOFError)
 """What h5py and a walk over a damaged config raise."""
 
 

@@ -15,6 +15,7 @@ from edgelm.spec import FloatArray, spec_from_dict, weight_shapes
 from edgelm_converters.keras_cells import is_recurrent
 from edgelm_converters.keras_dense import SOFTMAX, activation_of, dense_of
 from edgelm_converters.keras_graph import KerasGraph, LayerNode, NotLiftable
+from edgelm_converters.keras_hdf5 import DAMAGE
 from edgelm_converters.keras_head import Lift, check_classes
 from edgelm_converters.keras_recurrent import lift_recurrent
 from edgelm_converters.keras_transformer import ATTENTION, lift_transformer
@@ -41,7 +42,7 @@ def lift(graph: KerasGraph) -> Lift:
     """
     try:
         return _lift(graph)
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:  # a config or an array of another form than Keras writes
+    except DAMAGE as error:  # a config or an array of another form than Keras writes
         raise NotLiftable(f"the config or the weights of a layer are damaged ({type(error).__name__}: {error})") from error
 
 

@@ -29,6 +29,7 @@ def framework_errors() -> tuple[type[Exception], ...]:
     """What Keras and TensorFlow raise on models they cannot load or run."""
     tf = import_module("tensorflow")
     plain = (ValueError, TypeError, KeyError, AttributeError, IndexError, OSError, RuntimeError, NotImplementedError, ImportError)
+    plain = (*plain, ArithmeticError, AssertionError, MemoryError)
     return (*plain, tf.errors.OpError)
 
 

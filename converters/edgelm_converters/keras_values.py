@@ -74,8 +74,9 @@ def _compute(wiring: Wiring, node: LayerNode, values: Mapping[str, Array | None]
         return None
     compute = _COMPUTE.get(operation(node), _hidden)
     try:
-        return np.asarray(compute(node, known))
-    except (IndexError, KeyError, TypeError, ValueError, NotLiftable):  # not the call that the table below knows: no constant
+        with np.errstate(invalid="ignore"):  # what depends on the tokens is not a number here
+            return np.asarray(compute(node, known))
+    except (ArithmeticError, IndexError, KeyError, TypeError, ValueError, NotLiftable):  # not the call that the table below knows: no constant
         return None
 
 
