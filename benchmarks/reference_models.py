@@ -94,6 +94,13 @@ def times(paths: dict[str, Path]) -> dict[str, float]:
     return {name: statistics.median(values) for name, values in rounds.items()}
 
 
+def timed(name: str, rows: list[Row]) -> list[Row]:
+    """The rows with the time of each recipe."""
+    with tempfile.TemporaryDirectory() as scratch:
+        milliseconds = times(converted(source.load(name), Path(scratch)))
+    return [row | {"ms_per_token": milliseconds[row["what"]]} if row["what"] in milliseconds else row for row in rows]
+
+
 def rows_of(name: str, corpus: Corpus, limit: int, sample: int) -> list[Row]:
     """All rows of one model."""
     imported, keyboard = source.load(name), source.load(KEYBOARD)
@@ -118,12 +125,10 @@ def rows_of(name: str, corpus: Corpus, limit: int, sample: int) -> list[Row]:
     else:
         rows.append(evaluate(f"{KEYBOARD} on this text", SourceScorer(keyboard.source_logits), by=words))
     with tempfile.TemporaryDirectory() as scratch:
-        paths = converted(imported, Path(scratch))
-        milliseconds = times(paths)
-        for chosen, path in paths.items():
+        for chosen, path in converted(imported, Path(scratch)).items():
             batch = 32 if spec.family == "recurrent" else 1
             session = open_session(path, runtime=RUNTIME.get(chosen, LITERT), batch=batch)
-            extra = {"runtime": session.runtime, "ms_per_token": milliseconds[chosen], "bytes": size(imported, chosen, path)}
+            extra: Row = {"runtime": session.runtime, "bytes": size(imported, chosen, path)}
             if tokenizer.kind != "word":
                 found = quality.subword_accuracy(session, tokenizer, list(align_documents(documents, tokenizer)), positions=sample)
                 extra |= {"top1_sampled": found.top1, "top3_sampled": found.top3, "positions": found.positions}
@@ -137,14 +142,15 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--tokens", type=int, default=0, help="of the test split, about; 0 for all")
     parser.add_argument("--sample", type=int, default=1000, help="word positions for the next-word accuracy of subword models")
+    parser.add_argument("--times-only", action="store_true", help="measure the times of existing results again, on a quiet machine")
     arguments = parser.parse_args()
     corpus = Corpus.open(arguments.data)
     RESULTS.mkdir(exist_ok=True)
     machine = {"machine": platform.machine(), "processor": cpu(), "python": platform.python_version()}
     for name in arguments.models:
-        rows = rows_of(name, corpus, arguments.tokens, arguments.sample)
-        text = json.dumps({"basis": "measured", **machine, "rows": rows}, indent=1)
-        (RESULTS / f"{name}.json").write_text(text + "\n")
+        file = RESULTS / f"{name}.json"
+        rows = json.loads(file.read_text())["rows"] if arguments.times_only else rows_of(name, corpus, arguments.tokens, arguments.sample)
+        file.write_text(json.dumps({"basis": "measured", **machine, "rows": timed(name, rows)}, indent=1) + "\n")
     print(markdown([row for file in sorted(RESULTS.glob("*-*.json")) for row in json.loads(file.read_text())["rows"]]))
 
 

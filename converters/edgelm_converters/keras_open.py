@@ -28,9 +28,8 @@ _TOLERANCE = 1e-4  # of the outputs' largest magnitude: float32 sums in another 
 def framework_errors() -> tuple[type[Exception], ...]:
     """What Keras and TensorFlow raise on models they cannot load or run."""
     tf = import_module("tensorflow")
-    plain = (ValueError, TypeError, KeyError, AttributeError, IndexError, OSError, RuntimeError, NotImplementedError, ImportError)
-    plain = (*plain, ArithmeticError, AssertionError, MemoryError)
-    return (*plain, tf.errors.OpError)
+    wrong = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, AssertionError)
+    return (*wrong, OSError, RuntimeError, ImportError, MemoryError, tf.errors.OpError)
 
 
 def open_model(path: Path, keras_version: str, *, trust: bool = False) -> tuple[Any, str]:

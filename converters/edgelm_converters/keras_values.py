@@ -76,8 +76,8 @@ def _compute(wiring: Wiring, node: LayerNode, values: Mapping[str, Array | None]
     try:
         with np.errstate(invalid="ignore"):  # what depends on the tokens is not a number here
             return np.asarray(compute(node, known))
-    except (ArithmeticError, IndexError, KeyError, TypeError, ValueError, NotLiftable):  # not the call that the table below knows: no constant
-        return None
+    except (ArithmeticError, IndexError, KeyError, TypeError, ValueError, NotLiftable):
+        return None  # not the call that the table below knows: no constant
 
 
 def _hidden(node: LayerNode, operands: list[Array]) -> Array:

@@ -184,6 +184,14 @@ def test_a_classifier_is_no_language_model(tmp_path: Path) -> None:
         importer.read(write_keras(tmp_path / "lm.keras", model))
 
 
+@pytest.mark.parametrize("size", [-1, 0, 1, True, 10**30])
+def test_a_vocabulary_of_impossible_size_is_none(tmp_path: Path, size: int) -> None:
+    model = json.loads(json.dumps(config()))
+    model["config"]["layers"][1] = layer("CategoryEncoding", "one_hot", num_tokens=size)
+    with pytest.raises(UnsupportedModelError, match="no language model: no Embedding"):
+        importer.read(write_keras(tmp_path / "lm.keras", model))
+
+
 @pytest.fixture(scope="module", params=["keras", "tf_keras"])
 def saved(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path]:
     """A model with nested, wrapped, shared and stacked layers, and the folder with `lm.keras` and `lm.h5`."""

@@ -15,6 +15,7 @@ import pytest
 from edgelm.errors import EdgeLMError
 from edgelm.model import Imported, LanguageModel
 from edgelm.models import reference
+from edgelm.spec import TransformerSpec
 from edgelm_converters import keras as importer
 from edgelm_converters.keras_source import Loaded
 
@@ -24,7 +25,8 @@ VOCAB, WIDTH = 12, 8
 READ, LOADED = 100, 20
 """Mutations of each model: read and lifted beside a source that stays sound; loaded by Keras, too."""
 
-VALUES = [None, True, False, 0, -1, 1, 3, 7, 10**6, 10**30, -0.5, 1e300, float("nan"), "", "x", "relu", "float16", [], {}, [None], [0, 0], {"a": 1}]
+NUMBERS = [0, -1, 1, 3, 7, 10**6, 10**30, -0.5, 1e300, float("nan")]
+VALUES = [*NUMBERS, None, True, False, "", "x", "relu", "float16", [], {}, [None], [0, 0], {"a": 1}]
 
 Place = tuple[Any, ...]
 """Keys and indices that lead to a value."""
@@ -95,7 +97,8 @@ def test_a_wrong_value_never_escapes_the_lift(
     written: tuple[LanguageModel, dict[str, bytes]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, members = written
-    sound = Loaded(lambda ids: [reference.logits(model, ids)], (None, None), "int32", "keras")
+    time = model.spec.max_positions if isinstance(model.spec, TransformerSpec) else None
+    sound = Loaded(lambda ids: [reference.logits(model, ids)], (None, time), "int32", "keras")
     monkeypatch.setattr(importer, "load", lambda *arguments, **options: sound)
     random = np.random.default_rng(21)
     found = [survives(tmp_path / "m.keras", members, random) for _ in range(READ)]
