@@ -16,7 +16,7 @@ import platform
 import statistics
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -101,8 +101,8 @@ def timed(name: str, rows: list[Row]) -> list[Row]:
     return [row | {"ms_per_token": milliseconds[row["what"]]} if row["what"] in milliseconds else row for row in rows]
 
 
-def rows_of(name: str, corpus: Corpus, limit: int, sample: int) -> list[Row]:
-    """All rows of one model."""
+def rows_of(name: str, corpus: Corpus, limit: int, sample: int, recipes: Sequence[str], known: list[Row]) -> list[Row]:
+    """All rows of one model: those of `recipes` anew, the others from `known` where they are there."""
     imported, keyboard = source.load(name), source.load(KEYBOARD)
     assert isinstance(imported.model, LanguageModel)
     assert isinstance(keyboard.model, LanguageModel)
@@ -118,14 +118,18 @@ def rows_of(name: str, corpus: Corpus, limit: int, sample: int) -> list[Row]:
         print(json.dumps(row), file=sys.stderr, flush=True)
         return row
 
-    rows = [*baselines(corpus, tokenizer, evaluate)]
-    rows.append(evaluate("float source", SourceScorer(imported.source_logits, max_tokens=longest)))
-    if tokenizer.kind == "word":
-        rows.append(evaluate("float source, line by line", SourceScorer(imported.source_logits), reset="line"))
-    else:
-        rows.append(evaluate(f"{KEYBOARD} on this text", SourceScorer(keyboard.source_logits), by=words))
+    rows = [row for row in known if row["what"] not in recipes]
+    if not rows:
+        rows += baselines(corpus, tokenizer, evaluate)
+        rows.append(evaluate("float source", SourceScorer(imported.source_logits, max_tokens=longest)))
+        if tokenizer.kind == "word":
+            rows.append(evaluate("float source, line by line", SourceScorer(imported.source_logits), reset="line"))
+        else:
+            rows.append(evaluate(f"{KEYBOARD} on this text", SourceScorer(keyboard.source_logits), by=words))
     with tempfile.TemporaryDirectory() as scratch:
-        for chosen, path in converted(imported, Path(scratch)).items():
+        paths = converted(imported, Path(scratch))
+        for chosen in recipes:
+            path = paths[chosen]
             batch = 32 if spec.family == "recurrent" else 1
             session = open_session(path, runtime=RUNTIME.get(chosen, LITERT), batch=batch)
             extra: Row = {"runtime": session.runtime, "bytes": size(imported, chosen, path)}
@@ -142,6 +146,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--tokens", type=int, default=0, help="of the test split, about; 0 for all")
     parser.add_argument("--sample", type=int, default=1000, help="word positions for the next-word accuracy of subword models")
+    parser.add_argument("--recipes", nargs="+", choices=sorted(recipe.shipped()), help="measure these again, keep the other results")
     parser.add_argument("--times-only", action="store_true", help="measure the times of existing results again, on a quiet machine")
     arguments = parser.parse_args()
     corpus = Corpus.open(arguments.data)
@@ -149,7 +154,9 @@ def main() -> None:
     machine = {"machine": platform.machine(), "processor": cpu(), "python": platform.python_version()}
     for name in arguments.models:
         file = RESULTS / f"{name}.json"
-        rows = json.loads(file.read_text())["rows"] if arguments.times_only else rows_of(name, corpus, arguments.tokens, arguments.sample)
+        known = json.loads(file.read_text())["rows"] if file.exists() and (arguments.times_only or arguments.recipes) else []
+        recipes = arguments.recipes or list(recipe.shipped())
+        rows = known if arguments.times_only else rows_of(name, corpus, arguments.tokens, arguments.sample, recipes, known)
         file.write_text(json.dumps({"basis": "measured", **machine, "rows": timed(name, rows)}, indent=1) + "\n")
     print(markdown([row for file in sorted(RESULTS.glob("*-*.json")) for row in json.loads(file.read_text())["rows"]]))
 

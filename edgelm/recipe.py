@@ -39,7 +39,7 @@ class Quantize:
     Attributes:
         weights: Encoding of the matrices of the layers.
         embedding: Encoding of the embedding table (and of a tied head).
-        head: Encoding of an untied head.
+        head: Encoding of an untied head, and of the dense layers before it.
         keep_float: Patterns (`layers.0.*`) of canonical weight names that stay float32.
     """
 

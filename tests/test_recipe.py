@@ -61,3 +61,9 @@ def test_a_bad_recipe_is_refused_by_key_with_the_nearest_name(text: str, message
 def test_an_unknown_recipe_suggests_the_nearest() -> None:
     with pytest.raises(RecipeError, match="did you mean 'int4-block32'"):
         recipe.load("int4-blok32")
+
+
+def test_dense_layers_before_the_head_count_as_head() -> None:
+    step = recipe.load("int4-block32").steps[0]
+    assert quantize.chosen_encoding("hidden.0.weight", step) is Encoding.INT8
+    assert quantize.chosen_encoding("layers.0.input.weight", step) is Encoding.INT4_BLOCK32

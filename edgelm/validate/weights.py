@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 
 from edgelm import recipe as recipes
+from edgelm.compress.quantize import chosen_encoding
 from edgelm.device.cost import TABLES, encoding_of, scale_bytes, step_cost, stored_bytes
 from edgelm.device.latency import predict
 from edgelm.device.profile import DeviceProfile
@@ -162,9 +162,7 @@ def _repacked(model: TfliteModel, step: Quantize) -> tuple[dict[str, Encoding], 
 def _encoding(weight: StoredWeight, step: Quantize) -> Encoding:
     """What the lowering makes of a weight: 4-bit forms that its shape does not allow become int8."""
     name, columns = weight.name, weight.tensor.shape[-1]
-    if name == "positions.weight" or any(fnmatchcase(name, pattern) for pattern in step.keep_float):
-        return Encoding.FLOAT32
-    wanted = {"embedding.weight": step.embedding, "head.weight": step.head}.get(name, step.weights)
+    wanted = chosen_encoding(name, step)
     blocks = wanted is Encoding.INT4_BLOCK32 and (columns % BLOCK_COLUMNS or weight.looked_up)
     halves = wanted is Encoding.INT4 and columns % 2
     return Encoding.INT8 if blocks or halves else wanted
