@@ -21,7 +21,7 @@ def run(*arguments: str) -> str:
 
 def block_after(text: str) -> str:
     """The first fenced block that contains `text`."""
-    return next(block for block in re.findall(r"```(?:text|console)?\n(.*?)```", README, re.DOTALL) if text in block)
+    return next(block for _, block in re.findall(r"```(\w*)\n(.*?)```", README, re.DOTALL) if text in block)
 
 
 def without_figures(transcript: str) -> list[str]:
