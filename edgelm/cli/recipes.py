@@ -17,5 +17,6 @@ def command(show: str | None) -> None:
             star = " (default)" if name == recipe.DEFAULT else ""
             click.echo(f"{name:<16} {recipe.parse(name, text).description}{star}")
         return
-    recipe.load(show)
-    click.echo(texts[show] if show in texts else click.open_file(show).read(), nl=False)
+    if show not in texts:
+        raise recipe.unknown_key("recipe", show, texts)
+    click.echo(texts[show], nl=False)
