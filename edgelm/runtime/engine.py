@@ -25,9 +25,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgelm.errors import MissingDependencyError, RuntimeFailure
+from edgelm.errors import ArtifactError, MissingDependencyError, RuntimeFailure
 from edgelm.native_output import silenced
 from edgelm.runtime.failures import DAMAGED, translated
+from edgelm.tflite import reader
 
 RUNTIMES: Mapping[str, str] = {"ai-edge-litert": "ai_edge_litert.interpreter", "tflite-runtime": "tflite_runtime.interpreter"}
 """Runtime (the name of its package) -> module of its Interpreter."""
@@ -230,8 +231,21 @@ def _verify(model: bytes | Path) -> None:
     content = model if isinstance(model, bytes) else model.read_bytes()
     if not content:
         raise ValueError("The model is not a valid Flatbuffer buffer")
+    _refuse_flex(content)
     try:
         _interpreter_class(VERIFIER)(model_content=content)
     except (ValueError, RuntimeError) as error:
         if re.search(DAMAGED, str(error)):  # what else this runtime objects to is for the chosen one to say
             raise
+
+
+def _refuse_flex(content: bytes) -> None:
+    """Says what a runtime says of Flex ops, before it sees them: where TensorFlow is loaded too, LiteRT crashes on them."""
+    if b"Flex" not in content:
+        return
+    try:
+        ops = reader.read(content).flex_ops
+    except ArtifactError:  # damaged: the verifier says how
+        return
+    if ops:
+        raise ValueError(f"Select TensorFlow op(s) are not supported: node 0 ({ops[0]}) failed to prepare")
