@@ -8,7 +8,7 @@ whole dialogue with `</s>` before, between and after its turns, so that the recu
 carry the conversation. Every epoch ends with a checkpoint and a line in `NAME/training.jsonl`; an interrupted run goes on from
 the last checkpoint. The best epoch on the dev split is written as float16 safetensors in edgelm's canonical weight names.
 
-PyTorch is used here (and only here) because its fused bfloat16 LSTM trains about five times faster on a CPU than tf_keras.
+PyTorch is used here (and only here) because it has a fused bfloat16 LSTM for CPUs.
 """
 
 from __future__ import annotations
