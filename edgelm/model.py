@@ -61,6 +61,8 @@ class LanguageModel:
         weights: Canonical name -> array (float32, or float16 where the source stores that; memory-mapped where it allows).
         name: For file names and reports.
         encodings: Name -> how the artifact stores it; names that are missing are stored as float32.
+        scales: Name -> scales that a technique fixed: float32 (rows, blocks), one block a row for int8 and int4. The weight is on that
+            grid already, and is stored on it exactly; names that are missing get scales from their largest weights.
         tokenizer: The text of a `tokenizer.json`, or None.
         source_sha256: Hash of the source's bytes.
         origin: How it came to be.
@@ -73,6 +75,7 @@ class LanguageModel:
     weights: Mapping[str, FloatArray]
     name: str = "model"
     encodings: Mapping[str, Encoding] = field(default_factory=dict)
+    scales: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
     tokenizer: str | None = None
     source_sha256: str = ""
     origin: Origin | None = None

@@ -1,0 +1,385 @@
+"""The steps a recipe is made of: one frozen dataclass a technique, checked when it is made.
+
+`edgelm.recipe` reads them from TOML; `edgelm.compress` has one file for each that applies it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from edgelm.errors import RecipeError
+from edgelm.spec import Encoding
+
+Scope = Literal["layer", "global"]
+Importance = Literal["variance", "gradient", "taylor"]
+CentroidStart = Literal["kmeans++", "density", "linear"]
+Preserved = Literal["sparsity", "clusters"]
+Precision = Literal["float32", "bfloat16"]
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a step trains: the table `[steps.train]` of a recipe.
+
+    Attributes:
+        epochs: Passes over the training split; 0.25 is a quarter of one, drawn from all of it. 0 for no training.
+        learning_rate: Its peak; it falls along a cosine.
+        batch_size: Windows a step.
+        sequence_length: Longest window in tokens; documents are cut into such windows.
+        warmup_steps: Steps of linear rise.
+        weight_decay: Of AdamW.
+        clip_norm: Largest global norm of the gradient.
+        seed: Of the order of the windows and of everything a technique draws.
+        precision: `bfloat16` multiplies matrices in 16 bits (weights, sums and grids stay float32).
+        teacher: What the step learns from besides the text: empty for nothing, `source` for the model before the recipe.
+        temperature: Of the teacher's and the student's distributions.
+        alpha: Share of the cross-entropy: loss = alpha * CE + (1 - alpha) * temperature**2 * KL.
+    """
+
+    epochs: float = 1.0
+    learning_rate: float = 5e-4
+    batch_size: int = 32
+    sequence_length: int = 256
+    warmup_steps: int = 50
+    weight_decay: float = 0.0
+    clip_norm: float = 1.0
+    seed: int = 0
+    precision: Precision = "bfloat16"
+    teacher: Literal["", "source"] = ""
+    temperature: float = 1.0
+    alpha: float = 0.5
+
+    def __post_init__(self) -> None:
+        _in_range(self, "epochs", 0, 1000)
+        _in_range(self, "learning_rate", 1e-9, 10)
+        _in_range(self, "temperature", 0.1, 100)
+        _in_range(self, "alpha", 0, 1)
+        for name in ("batch_size", "sequence_length"):
+            _in_range(self, name, 1, 1 << 20)
+
+
+NO_TRAINING = Training(epochs=0)
+
+
+@dataclass(frozen=True)
+class Quantize:
+    """The post-training choice of an encoding for every matrix, and of how to round to it.
+
+    Attributes:
+        weights: Encoding of the matrices of the layers.
+        embedding: Encoding of the embedding table (and of a tied head).
+        head: Encoding of an untied head, and of the dense layers before it.
+        keep_float: Patterns (`layers.0.*`) of canonical weight names that stay float32.
+        clip: `max` scales each row or block to its largest weight, `mse` to the scale of the least squared rounding error.
+        compensate: `gptq` spreads the rounding error of each column over the columns after it (Frantar et al. 2023); wants data.
+        bias_correction: Adds the mean error that rounding leaves on the calibration text to the biases (Nagel et al. 2019); wants data.
+        calibration_tokens: Training tokens that `compensate` and `bias_correction` look at.
+    """
+
+    weights: Encoding
+    embedding: Encoding
+    head: Encoding
+    keep_float: tuple[str, ...] = ()
+    clip: Literal["max", "mse"] = "max"
+    compensate: Literal["none", "gptq"] = "none"
+    bias_correction: bool = False
+    calibration_tokens: int = 8192
+
+    def __post_init__(self) -> None:
+        _in_range(self, "calibration_tokens", 1, 1 << 30)
+
+    @property
+    def wants_data(self) -> bool:
+        """It looks at text."""
+        return self.compensate != "none" or self.bias_correction
+
+
+@dataclass(frozen=True)
+class Finetune:
+    """Plain training on the corpus: the control of every technique that trains."""
+
+    train: Training = Training()
+    wants_data = True
+
+
+@dataclass(frozen=True)
+class Qat:
+    """Quantization-aware training (Jacob et al. 2018): the weights are trained on the grid they are shipped on.
+
+    Attributes:
+        weights: Encoding of the matrices of the layers: int8, int4 or int4-block32.
+        embedding: Of the table.
+        head: Of an untied head, and of the dense layers before it.
+        keep_float: Patterns of canonical names that stay float32.
+        activations: `dynamic` leaves activations to the runtime; `static` trains their int8 ranges, for NPUs.
+        preserve: What earlier steps made and this one keeps: `sparsity` (PQAT), `clusters` (CQAT), both (PCQAT).
+        train: How.
+    """
+
+    weights: Encoding
+    embedding: Encoding
+    head: Encoding
+    keep_float: tuple[str, ...] = ()
+    activations: Literal["dynamic", "static"] = "dynamic"
+    preserve: tuple[Preserved, ...] = ()
+    train: Training = Training()
+    wants_data = True
+
+
+@dataclass(frozen=True)
+class Prune:
+    """Weights of small magnitude become zero while training goes on (Zhu & Gupta 2018).
+
+    Attributes:
+        sparsity: Share of zeros in the end, of the matrices that are pruned.
+        pattern: `unstructured`, `N:M` (`2:4`: at most 2 of 4 neighbours of a row are kept, sparsity says nothing then), or `RxC` blocks
+            (`1x16`) that are pruned as a whole.
+        scope: `layer` prunes every matrix to `sparsity`; `global` ranks all weights (each divided by its matrix' RMS) together.
+        threshold: Above 0, prunes what is smaller than this many times its matrix' RMS, instead of a share.
+        initial_sparsity: Where the schedule begins.
+        schedule: Shares of the training at which sparsity begins to rise and has risen, along a cubic polynomial.
+        skip: Patterns of canonical names that stay dense.
+        train: How; without epochs it prunes at once.
+    """
+
+    sparsity: float = 0.5
+    pattern: str = "unstructured"
+    scope: Scope = "layer"
+    threshold: float = 0.0
+    initial_sparsity: float = 0.0
+    schedule: tuple[float, float] = (0.0, 0.6)
+    skip: tuple[str, ...] = ()
+    train: Training = Training()
+
+    def __post_init__(self) -> None:
+        _in_range(self, "sparsity", 0, 0.99)
+        _in_range(self, "initial_sparsity", 0, 0.99)
+        _in_range(self, "threshold", 0, 100)
+        begin, end = self.schedule
+        if not 0 <= begin < end <= 1:
+            raise RecipeError(f"prune: schedule = {list(self.schedule)}", allowed="[begin, end] with 0 <= begin < end <= 1")
+
+    @property
+    def wants_data(self) -> bool:
+        """It trains."""
+        return self.train.epochs > 0
+
+
+@dataclass(frozen=True)
+class Structure:
+    """Whole neurons, heads, columns or layers are taken out: the model really shrinks.
+
+    Attributes:
+        units: Share of the recurrent units of each layer that goes.
+        ffn: Share of the feed-forward neurons of each block (and of the units of hidden dense layers) that goes.
+        heads: Share of the attention heads that goes (whole groups where heads share keys).
+        width: Share of the columns of the embedding (the residual stream) that goes.
+        layers: Share of the layers that goes.
+        importance: `variance` of activations, `gradient` norm, or first-order `taylor` (Molchanov et al. 2017).
+        calibration_tokens: Training tokens the importance is measured on.
+        train: Retraining afterwards.
+    """
+
+    units: float = 0.0
+    ffn: float = 0.0
+    heads: float = 0.0
+    width: float = 0.0
+    layers: float = 0.0
+    importance: Importance = "taylor"
+    calibration_tokens: int = 16_384
+    train: Training = Training()
+    wants_data = True
+
+    def __post_init__(self) -> None:
+        for name in ("units", "ffn", "heads", "width", "layers"):
+            _in_range(self, name, 0, 0.95)
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Weights of a matrix share few values (Han et al. 2016).
+
+    Attributes:
+        clusters: Distinct values a matrix.
+        start: Where k-means begins: `kmeans++` (Arthur & Vassilvitskii 2007), `density` or `linear`.
+        preserve_sparsity: Zeros stay zero: one of the values is 0.
+        skip: Patterns of canonical names that are left alone.
+        train: Retraining of the shared values.
+    """
+
+    clusters: int = 16
+    start: CentroidStart = "kmeans++"
+    preserve_sparsity: bool = False
+    skip: tuple[str, ...] = ()
+    train: Training = Training()
+
+    def __post_init__(self) -> None:
+        _in_range(self, "clusters", 2, 255)
+
+    @property
+    def wants_data(self) -> bool:
+        """It trains."""
+        return self.train.epochs > 0
+
+
+@dataclass(frozen=True)
+class Share:
+    """Parts of the model become one.
+
+    Attributes:
+        kind: `tie` makes the head read the embedding table; `layers` repeats groups of layers (Lan et al. 2020, ALBERT);
+            `neurons` merges similar units; `low-rank` factorises embedding and projections by SVD.
+        amount: `layers`: layers that stay distinct, as a share; `neurons`: share of units merged away; `low-rank`: share of the rank kept.
+        train: Retraining afterwards.
+    """
+
+    kind: Literal["tie", "layers", "neurons", "low-rank"]
+    amount: float = 0.5
+    train: Training = Training()
+
+    def __post_init__(self) -> None:
+        _in_range(self, "amount", 0.01, 1)
+
+    @property
+    def wants_data(self) -> bool:
+        """It trains."""
+        return self.train.epochs > 0
+
+
+@dataclass(frozen=True)
+class Distill:
+    """A new, smaller student learns from a teacher (Hinton et al. 2015).
+
+    Attributes:
+        student: Changes to the spec of the model that is distilled (`units = [256]`), or a whole spec with its `family`.
+        teacher: `source` for the model itself, or the path of another one with the same tokenizer.
+        temperature: Softens both distributions.
+        alpha: Share of the cross-entropy: loss = alpha * CE + (1 - alpha) * temperature**2 * KL. 1 trains without the teacher.
+        top_k: The teacher runs once and its largest logits of each position are kept; 0 runs it at every step, with all logits.
+        hidden: Weight of a squared error between the last hidden states; 0 for none.
+        train: How; from fresh weights, so one pass is little.
+    """
+
+    student: dict[str, Any] = field(default_factory=dict)
+    teacher: str = "source"
+    temperature: float = 1.0
+    alpha: float = 0.3
+    top_k: int = 32
+    hidden: float = 0.0
+    train: Training = Training(learning_rate=2e-3)
+    wants_data = True
+
+    def __post_init__(self) -> None:
+        _in_range(self, "temperature", 0.1, 100)
+        _in_range(self, "alpha", 0, 1)
+        _in_range(self, "top_k", 0, 4096)
+        _in_range(self, "hidden", 0, 1000)
+
+
+@dataclass(frozen=True)
+class LowBit:
+    """Ternary {-1, 0, 1} or binary {-1, 1} weights with scales, trained straight-through.
+
+    Attributes:
+        values: `ternary` (Zhu et al. 2017, Li & Liu 2016) or `binary` (Rastegari et al. 2016).
+        scale: One a `row`, or one for each `block32`.
+        embedding: Encoding of the table, quantization-aware as in `Qat`.
+        head: Of an untied head, and of the dense layers before it.
+        keep_float: Patterns of canonical names that stay float32.
+        train: How; without epochs weights are only rounded.
+    """
+
+    values: Literal["ternary", "binary"]
+    scale: Literal["row", "block32"] = "block32"
+    embedding: Encoding = Encoding.INT8
+    head: Encoding = Encoding.INT8
+    keep_float: tuple[str, ...] = ()
+    train: Training = Training(learning_rate=1e-3)
+
+    @property
+    def wants_data(self) -> bool:
+        """It trains."""
+        return self.train.epochs > 0
+
+
+@dataclass(frozen=True)
+class Mixed:
+    """The bit widths, matrix by matrix, that cost the least loss under a size budget.
+
+    Attributes:
+        candidates: Encodings to choose from.
+        size_of: Encoding whose size for the whole model is the budget's measure.
+        size_factor: Budget in multiples of that size.
+        keep_float: Patterns of canonical names that stay float32.
+        calibration_tokens: Training tokens the sensitivity of each matrix is measured on.
+        clip: As in `Quantize`.
+        compensate: As in `Quantize`.
+    """
+
+    candidates: tuple[Encoding, ...] = (Encoding.INT4_BLOCK32, Encoding.INT8)
+    size_of: Encoding = Encoding.INT4_BLOCK32
+    size_factor: float = 1.1
+    keep_float: tuple[str, ...] = ()
+    calibration_tokens: int = 16_384
+    clip: Literal["max", "mse"] = "max"
+    compensate: Literal["none", "gptq"] = "none"
+    wants_data = True
+
+    def __post_init__(self) -> None:
+        _in_range(self, "size_factor", 0.1, 10)
+
+
+Step = Quantize | Finetune | Qat | Prune | Structure | Cluster | Share | Distill | LowBit | Mixed
+
+STEPS: dict[str, type[Step]] = {
+    "quantize": Quantize,
+    "finetune": Finetune,
+    "qat": Qat,
+    "prune": Prune,
+    "structure": Structure,
+    "cluster": Cluster,
+    "share": Share,
+    "distill": Distill,
+    "lowbit": LowBit,
+    "mixed": Mixed,
+}
+"""Technique as recipes name it -> its step."""
+
+
+def technique_of(step: Step) -> str:
+    """The name a recipe has for a step.
+
+    Example:
+        >>> technique_of(Prune())
+        'prune'
+    """
+    return next(name for name, kind in STEPS.items() if isinstance(step, kind))
+
+
+def _in_range(step: object, name: str, low: float, high: float) -> None:
+    value = getattr(step, name)
+    if not low <= value <= high:
+        raise RecipeError(f"{type(step).__name__.lower()}: {name} = {value}", allowed=f"{low:g} to {high:g}")
+
+
+def step_to_dict(step: Step) -> dict[str, Any]:
+    """A step as plain JSON values, without what equals the default."""
+    return {"technique": technique_of(step)} | _plain(step)
+
+
+def _plain(value: Any) -> dict[str, Any]:
+    plain: dict[str, Any] = {}
+    for item in dataclasses.fields(value):
+        met = getattr(value, item.name)
+        default = item.default_factory() if item.default_factory is not dataclasses.MISSING else item.default
+        if met == default:
+            continue
+        if dataclasses.is_dataclass(met):
+            plain[item.name] = _plain(met)
+        elif isinstance(met, tuple):
+            plain[item.name] = [part.value if isinstance(part, Encoding) else part for part in met]
+        else:
+            plain[item.name] = met.value if isinstance(met, Encoding) else met
+    return plain
