@@ -43,6 +43,11 @@ Reset = Literal["document", "line"]
 Evaluate = Callable[[str, Scorer], Row]
 
 
+def plain_recipes() -> list[str]:
+    """The shipped recipes that need no text; `benchmarks/quality.py` measures the others."""
+    return [name for name in recipe.shipped() if not recipe.load(name).wants_data]
+
+
 def figures(result: quality.Quality) -> dict[str, Any]:
     """What the table shows of a quality."""
     return {
@@ -79,7 +84,7 @@ def baselines(corpus: Corpus, tokenizer: Tokenizer, evaluate: Evaluate) -> Itera
 def converted(imported: Imported, scratch: Path) -> dict[str, Path]:
     """Recipe -> the .tflite."""
     paths = {}
-    for name in recipe.shipped():
+    for name in plain_recipes():
         paths[name] = scratch / f"{imported.model.name}-{name}.tflite"
         paths[name].write_bytes(pipeline.build(imported.model, recipe.load(name)).tflite)
     return paths
@@ -146,7 +151,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--tokens", type=int, default=0, help="of the test split, about; 0 for all")
     parser.add_argument("--sample", type=int, default=1000, help="word positions for the next-word accuracy of subword models")
-    parser.add_argument("--recipes", nargs="+", choices=sorted(recipe.shipped()), help="measure these again, keep the other results")
+    parser.add_argument("--recipes", nargs="+", choices=plain_recipes(), help="measure these again, keep the other results")
     parser.add_argument("--times-only", action="store_true", help="measure the times of existing results again, on a quiet machine")
     arguments = parser.parse_args()
     corpus = Corpus.open(arguments.data)
@@ -155,7 +160,7 @@ def main() -> None:
     for name in arguments.models:
         file = RESULTS / f"{name}.json"
         known = json.loads(file.read_text())["rows"] if file.exists() and (arguments.times_only or arguments.recipes) else []
-        recipes = arguments.recipes or list(recipe.shipped())
+        recipes = arguments.recipes or plain_recipes()
         rows = known if arguments.times_only else rows_of(name, corpus, arguments.tokens, arguments.sample, recipes, known)
         file.write_text(json.dumps({"basis": "measured", **machine, "rows": timed(name, rows)}, indent=1) + "\n")
     print(markdown([row for file in sorted(RESULTS.glob("*-*.json")) for row in json.loads(file.read_text())["rows"]]))

@@ -1,6 +1,6 @@
 """edgelm: language models that are proven to fit a phone.
 
-`edgelm.load`, `convert`, `check`, `session`, `suggest` and `complete` are `edgelm.api`'s, imported when first used.
+`edgelm.load`, `compress_model`, `convert`, `check`, `session`, `suggest` and `complete` are `edgelm.api`'s, imported when first used.
 """
 
 from __future__ import annotations
@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from edgelm.api import check, complete, convert, load, session, suggest
+    from edgelm.api import check, complete, compress_model, convert, load, session, suggest
 
-__all__ = ["check", "complete", "convert", "load", "session", "suggest"]
+__all__ = ["check", "complete", "compress_model", "convert", "load", "session", "suggest"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""edgelm from Python: load, convert, check, session, suggest.
+"""edgelm from Python: load, compress, convert, check, session, suggest.
 
 Example:
     >>> import edgelm
@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgelm import artifact, pipeline, source
+from edgelm import artifact, compression, pipeline, source
 from edgelm.errors import TokenizerError
 from edgelm.model import Imported
 from edgelm.report import Report
@@ -41,6 +41,39 @@ def load(model: str | Path, *, trust: bool = False, tokenizer: str | Path | None
     return source.load(model, trust=trust, tokenizer=Path(tokenizer) if tokenizer else None)
 
 
+def compress_model(
+    model: str | Path | Imported,
+    recipe: str,
+    *,
+    data: str | Path | None = None,
+    output: str | Path | None = None,
+    cache: str | Path | None = compression.CACHE,
+) -> compression.Compression:
+    """Makes a model smaller by a recipe; see `edgelm.compression.compress`.
+
+    Args:
+        model: What `load` returned, or what it takes.
+        recipe: A name or a path.
+        data: Corpus that steps train on.
+        output: Folder of the compressed model, which `convert` takes; `build/NAME-RECIPE` by default.
+        cache: Folder of finished steps; None keeps nothing.
+
+    Example:
+        >>> small = edgelm.compress_model("keyboard-lstm", "int4-qat", data="corpus", output="build/small")
+        >>> [(record.technique, record.after.perplexity) for record in small.compressed.records]
+        [('qat', 11.66)]
+        >>> edgelm.convert(small.folder)
+    """
+    request = compression.Request(
+        source=model if isinstance(model, Imported) else str(model),
+        recipe=recipe,
+        output=Path(output) if output else None,
+        data=Path(data) if data else None,
+        cache=Path(cache) if cache else None,
+    )
+    return compression.compress(request)
+
+
 def convert(
     model: str | Path | Imported,
     *,
@@ -55,9 +88,9 @@ def convert(
     Args:
         model: What `load` returned, or what it takes.
         target: Device profile, a name or a path.
-        recipe: Recipe, a name or a path; by default int8, or what the profile's runtime needs.
+        recipe: Recipe, a name or a path; by default as compressed, else int8, or what the profile's runtime needs.
         output: Folder of the artifact; `build/NAME` by default.
-        data: Corpus to measure quality on.
+        data: Corpus that steps train on and quality is measured on.
         threads: Threads of the runtime on this host.
     """
     request = pipeline.Request(

@@ -96,15 +96,20 @@ def encode_json(value: Mapping[str, Any]) -> bytes:
     return (json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode("utf-8")
 
 
-def check_writable(folder: Path) -> None:
-    """Fails early when `folder` cannot become an artifact, before any long work is done.
+def check_writable(folder: Path, marker: str = MANIFEST) -> None:
+    """Fails early when `folder` cannot be written, before any long work is done.
+
+    Args:
+        folder: An artifact, or another folder of edgelm's.
+        marker: The file that a folder of that kind has.
 
     Raises:
         ArtifactError: The parent cannot be written, or `folder` holds something that edgelm did not write.
     """
-    if folder.exists() and not (folder.is_dir() and ((folder / MANIFEST).is_file() or not any(folder.iterdir()))):
+    if folder.exists() and not (folder.is_dir() and ((folder / marker).is_file() or not any(folder.iterdir()))):
+        kind = "artifact" if marker == MANIFEST else "model folder"
         raise ArtifactError(
-            f"{folder} exists and is no edgelm artifact", allowed="a new folder, or an artifact to replace", fix="-o ANOTHER-FOLDER"
+            f"{folder} exists and is no edgelm {kind}", allowed=f"a new folder, or an edgelm {kind} to replace", fix="-o ANOTHER-FOLDER"
         )
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -114,13 +119,18 @@ def check_writable(folder: Path) -> None:
         raise _cannot_write(folder, error) from error
 
 
-def write(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Writes the files as the artifact `folder`, replacing an artifact that stood there, all or nothing.
+def write(folder: Path, files: Mapping[str, bytes], marker: str = MANIFEST) -> None:
+    """Writes the files as `folder`, replacing one of the same kind that stood there, all or nothing.
+
+    Args:
+        folder: An artifact, or another folder of edgelm's.
+        files: Name -> content.
+        marker: The file that a folder of that kind has.
 
     Raises:
-        ArtifactError: Unwritable place, full disk, or a folder that is no artifact.
+        ArtifactError: Unwritable place, full disk, or a folder of another kind.
     """
-    check_writable(folder)
+    check_writable(folder, marker)
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
         for name, data in files.items():

@@ -63,6 +63,8 @@ class LanguageModel:
         encodings: Name -> how the artifact stores it; names that are missing are stored as float32.
         scales: Name -> scales that a technique fixed: float32 (rows, blocks), one block a row for int8 and int4. The weight is on that
             grid already, and is stored on it exactly; names that are missing get scales from their largest weights.
+        ranges: Activation site (`edgelm.models.static_sites`) -> (lowest, highest) value. With ranges all activations between matrices
+            are int8 with these fixed ranges (NPUs); without, the runtime rounds activations as it meets them.
         tokenizer: The text of a `tokenizer.json`, or None.
         source_sha256: Hash of the source's bytes.
         origin: How it came to be.
@@ -76,6 +78,7 @@ class LanguageModel:
     name: str = "model"
     encodings: Mapping[str, Encoding] = field(default_factory=dict)
     scales: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     tokenizer: str | None = None
     source_sha256: str = ""
     origin: Origin | None = None

@@ -9,13 +9,16 @@ from typing import Any
 
 from edgelm import artifact, manifest, recipe, report, source
 from edgelm.artifact import Artifact
-from edgelm.compress import quantize
+from edgelm.compress.records import StepRecord
+from edgelm.compress.run import apply, require_data
+from edgelm.compression import CACHE, Watch, compressed_model, unrecognised, why_opaque
 from edgelm.device import profile as profiles
 from edgelm.device.profile import DeviceProfile
-from edgelm.errors import ArtifactError, UnsupportedModelError
+from edgelm.errors import ArtifactError
 from edgelm.lower import direct, graph
-from edgelm.model import Imported, LanguageModel, OpaqueGraph
-from edgelm.recipe import Recipe
+from edgelm.model import Imported, LanguageModel, OpaqueGraph, SourceLogits
+from edgelm.recipe import Form, Recipe
+from edgelm.recipe_steps import Quantize
 from edgelm.report import Report
 from edgelm.spec import Encoding
 from edgelm.validate.verdict import Subject, judge
@@ -23,12 +26,11 @@ from edgelm.validate.verdict import Subject, judge
 OnStage = Callable[[str, int, int], None]
 """Called with the stage's name, what is done and the total (0 when unknown)."""
 
-TECHNIQUES = {recipe.Quantize: quantize.apply}
-"""Kind of step -> the function that applies it to a model."""
-
 RUNTIME_RECIPES = {"tflite-runtime": "int8-tflite2.14"}
 """Runtime -> the recipe that is taken when none is named; `int8` otherwise."""
 
+RUNTIME_FORMS: Mapping[str, Form] = {"tflite-runtime": "tflite-2.14"}
+"""Runtime -> the form of graph a compressed model is written in; `litert` otherwise."""
 
 FIGURES = ("file size", "download size", "perplexity loss")
 """Checks whose figures go into the manifest: those that are the same on every machine."""
@@ -45,13 +47,15 @@ class Request:
     Attributes:
         source: A model's name or path, or an imported model.
         target: Device profile, a name or a path.
-        recipe: Recipe, a name or a path; None for what the profile's runtime needs.
+        recipe: Recipe, a name or a path; None takes a compressed model as it is, any other as the profile's runtime needs it.
         output: Folder of the artifact; None for `build/NAME`.
-        data: Corpus to measure quality on; None for none.
+        data: Corpus that steps train on and quality is measured on; None for none.
         quality_tokens: Tokens of the test split quality is measured on; None for all.
         tokenizer: Tokenizer file or folder; None for the one beside the model.
         trust: Execute code from the model file.
         threads: Threads of the runtime on this host.
+        cache: Folder of finished steps and of checkpoints, for recipes that look at text; None keeps nothing.
+        fresh: Do every step anew.
     """
 
     source: str | Imported
@@ -63,6 +67,8 @@ class Request:
     tokenizer: Path | None = None
     trust: bool = False
     threads: int = 1
+    cache: Path | None = CACHE
+    fresh: bool = False
 
 
 @dataclass(frozen=True)
@@ -75,14 +81,24 @@ class Conversion:
 
 @dataclass(frozen=True)
 class Built:
-    """A lowered model: the bytes of its flatbuffer, how each weight is stored, and what to know of it."""
+    """A lowered model.
 
+    Attributes:
+        model: What was lowered: the source after the recipe's steps.
+        tflite: Bytes of the flatbuffer.
+        encodings: How each weight is stored.
+        notes: What to know of it.
+        records: What each step did, when one of them looked at text.
+    """
+
+    model: LanguageModel | OpaqueGraph
     tflite: bytes
     encodings: Mapping[str, Encoding]
     notes: tuple[str, ...]
+    records: tuple[StepRecord, ...] = ()
 
 
-def convert(request: Request, on_stage: OnStage = quiet) -> Conversion:
+def convert(request: Request, watch: Watch = Watch()) -> Conversion:  # noqa: B008 (frozen)
     """Turns a model into an artifact: read, compress, lower, prove, judge, write.
 
     The artifact is written even when a limit is missed; the report says which.
@@ -91,22 +107,40 @@ def convert(request: Request, on_stage: OnStage = quiet) -> Conversion:
         EdgeLMError: Something the user can mend; nothing is written then.
     """
     profile = profiles.load(request.target)
-    chosen = recipe.load(request.recipe or RUNTIME_RECIPES.get(profile.runtime.name, recipe.DEFAULT))
+    named = recipe.load(request.recipe) if request.recipe else None
+    require_data(named.steps if named else (), request.data, named.name if named else "")
     if request.output:
         artifact.check_writable(request.output)
-    on_stage("reading the model", 0, 0)
+    watch.on_stage("reading the model", 0, 0)
     imported = _imported(request)
+    chosen = named or _usual_recipe(imported.model, profile)
     folder = request.output or Path("build") / imported.model.name
     artifact.check_writable(folder)
-    on_stage("lowering to TFLite", 0, 0)
-    built = build(imported.model, chosen)
-    facts = manifest.build(imported.model, chosen, profile.name, built.tflite, built.encodings)
-    packed = artifact.pack(built.tflite, facts, imported.model.tokenizer)
-    subject = Subject(Artifact(folder, packed, facts, imported.model.tokenizer), imported, built.notes)
-    verdict = judge(subject, profile, data=request.data, quality_tokens=request.quality_tokens, threads=request.threads, on_stage=on_stage)
-    on_stage("writing the artifact", 0, 0)
-    artifact.write(folder, _files(packed, facts, imported.model.tokenizer, verdict))
+    built = build(imported.model, chosen, data=request.data, watch=watch, cache=request.cache, fresh=request.fresh)
+    facts = manifest.build(built.model, chosen, profile.name, built.tflite, built.encodings)
+    packed = artifact.pack(built.tflite, facts, built.model.tokenizer)
+    made = Artifact(folder, packed, facts, built.model.tokenizer)
+    subject = Subject(made, imported, built.notes, _proven_against(imported, built, chosen), built.records)
+    verdict = judge(
+        subject, profile, data=request.data, quality_tokens=request.quality_tokens, threads=request.threads, on_stage=watch.on_stage
+    )
+    watch.on_stage("writing the artifact", 0, 0)
+    artifact.write(folder, _files(packed, facts, built.model.tokenizer, verdict))
     return Conversion(folder, verdict)
+
+
+def _usual_recipe(model: LanguageModel | OpaqueGraph, profile: DeviceProfile) -> Recipe:
+    """What is taken when no recipe is named: a compressed model's own encodings, or what the runtime needs."""
+    if isinstance(model, LanguageModel) and model.encodings:
+        return Recipe("as-compressed", "the encodings that edgelm compress chose", (), RUNTIME_FORMS.get(profile.runtime.name, "litert"))
+    return recipe.load(RUNTIME_RECIPES.get(profile.runtime.name, recipe.DEFAULT))
+
+
+def _proven_against(imported: Imported, built: Built, chosen: Recipe) -> SourceLogits:
+    """What the artifact has to equal: the source, or the compressed model where steps changed more than the rounding."""
+    if chosen.only_rounds or isinstance(built.model, OpaqueGraph):
+        return imported.source_logits
+    return source.source_logits_of(built.model)
 
 
 def _imported(request: Request) -> Imported:
@@ -115,34 +149,50 @@ def _imported(request: Request) -> Imported:
     return source.load(request.source, trust=request.trust, tokenizer=request.tokenizer)
 
 
-def build(model: LanguageModel | OpaqueGraph, chosen: Recipe) -> Built:
+def build(
+    model: LanguageModel | OpaqueGraph,
+    chosen: Recipe,
+    *,
+    data: Path | None = None,
+    watch: Watch = Watch(),  # noqa: B008 (frozen)
+    cache: Path | None = CACHE,
+    fresh: bool = False,
+) -> Built:
     """Applies the recipe's steps and writes the graph.
+
+    Args:
+        model: The source.
+        chosen: How.
+        data: Corpus for the steps that look at text.
+        watch: Who is told.
+        cache: Folder of finished steps and of checkpoints; None keeps nothing.
+        fresh: Do every step anew.
 
     Raises:
         UnsupportedModelError: The recipe cannot be applied to a graph that was not recognised.
+        RecipeError: It wants text and there is none.
     """
     if isinstance(model, OpaqueGraph):
         encoding = _opaque_encoding(model, chosen)
-        return Built(graph.convert_opaque(model, encoding), {"graph": encoding}, (f"converted as it is: {_why(model)}",))
-    for step in chosen.steps:
-        model = TECHNIQUES[type(step)](model, step)
+        watch.on_stage("lowering to TFLite", 0, 0)
+        return Built(model, graph.convert_opaque(model, encoding), {"graph": encoding}, (f"converted as it is: {why_opaque(model)}",))
+    records: tuple[StepRecord, ...] = ()
+    if chosen.wants_data:
+        compressed = compressed_model(model, chosen, data, watch, cache=cache, fresh=fresh)
+        model, records = compressed.model, compressed.records
+    else:
+        for step in chosen.steps:
+            model = apply(model, step)
+    watch.on_stage("lowering to TFLite", 0, 0)
     lowered = direct.lower(model, form=chosen.form)
-    return Built(lowered.tflite, lowered.encodings, lowered.notes)
-
-
-def _why(model: OpaqueGraph) -> str:
-    return model.origin.why if model.origin else "its structure was not recognised"
+    return Built(model, lowered.tflite, lowered.encodings, lowered.notes, records)
 
 
 def _opaque_encoding(model: OpaqueGraph, chosen: Recipe) -> Encoding:
-    kinds = {kind for step in chosen.steps for kind in (step.weights, step.embedding, step.head)}
-    mixed = len(kinds) != 1 or any(step.keep_float for step in chosen.steps)
-    if mixed or chosen.form != "litert" or kinds & {Encoding.INT4, Encoding.INT4_BLOCK32}:
-        raise UnsupportedModelError(
-            f"recipe {chosen.name} needs a model whose weights edgelm knows, and {model.name} was not recognised: {_why(model)}",
-            allowed="float32, float16, int8",
-            fix=f"edgelm convert {model.path.name} --recipe int8",
-        )
+    plain = [step for step in chosen.steps if isinstance(step, Quantize) and step == Quantize(step.weights, step.embedding, step.head)]
+    kinds = {kind for step in plain for kind in (step.weights, step.embedding, step.head)}
+    if len(kinds) != 1 or len(plain) < len(chosen.steps) or chosen.form != "litert" or kinds & {Encoding.INT4, Encoding.INT4_BLOCK32}:
+        raise unrecognised(model, chosen)
     return kinds.pop()
 
 
@@ -188,7 +238,10 @@ def check(
     profile: DeviceProfile = profiles.load(target or str(loaded.manifest["target"]))
     on_stage("reading the source model", 0, 0)
     imported = _source_of(loaded, source_model, trust)
-    return judge(Subject(loaded, imported, ()), profile, data=data, quality_tokens=quality_tokens, threads=threads, on_stage=on_stage)
+    changed = not recipe.only_round(step["technique"] for step in loaded.manifest["recipe"]["steps"])
+    notes = ("training changed its weights: it was proven against the compressed model when it was made",) if changed else ()
+    subject = Subject(loaded, imported, notes, imported.source_logits if imported and not changed else None)
+    return judge(subject, profile, data=data, quality_tokens=quality_tokens, threads=threads, on_stage=on_stage)
 
 
 def _source_of(loaded: Artifact, named: str | None, trust: bool) -> Imported | None:

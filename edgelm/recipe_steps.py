@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -17,6 +18,12 @@ Importance = Literal["variance", "gradient", "taylor"]
 CentroidStart = Literal["kmeans++", "density", "linear"]
 Preserved = Literal["sparsity", "clusters"]
 Precision = Literal["float32", "bfloat16"]
+
+
+def _in_range(step: object, name: str, low: float, high: float) -> None:
+    value = getattr(step, name)
+    if not low <= value <= high:
+        raise RecipeError(f"{type(step).__name__.lower()}: {name} = {value}", allowed=f"{low:g} to {high:g}")
 
 
 @dataclass(frozen=True)
@@ -157,6 +164,8 @@ class Prune:
         _in_range(self, "sparsity", 0, 0.99)
         _in_range(self, "initial_sparsity", 0, 0.99)
         _in_range(self, "threshold", 0, 100)
+        if not re.fullmatch(r"unstructured|[1-9]\d*[:x][1-9]\d*", self.pattern):
+            raise RecipeError(f"prune: pattern = {self.pattern!r}", allowed="unstructured, N:M such as 2:4, or RxC blocks such as 1x16")
         begin, end = self.schedule
         if not 0 <= begin < end <= 1:
             raise RecipeError(f"prune: schedule = {list(self.schedule)}", allowed="[begin, end] with 0 <= begin < end <= 1")
@@ -358,26 +367,30 @@ def technique_of(step: Step) -> str:
     return next(name for name, kind in STEPS.items() if isinstance(step, kind))
 
 
-def _in_range(step: object, name: str, low: float, high: float) -> None:
-    value = getattr(step, name)
-    if not low <= value <= high:
-        raise RecipeError(f"{type(step).__name__.lower()}: {name} = {value}", allowed=f"{low:g} to {high:g}")
-
-
 def step_to_dict(step: Step) -> dict[str, Any]:
-    """A step as plain JSON values, without what equals the default."""
+    """A step as plain JSON values, without what equals the technique's default; `edgelm.recipe` reads it back.
+
+    Example:
+        >>> step_to_dict(LowBit("ternary", train=Training(epochs=2, learning_rate=1e-3)))
+        {'technique': 'lowbit', 'values': 'ternary', 'train': {'epochs': 2}}
+    """
     return {"technique": technique_of(step)} | _plain(step)
 
 
-def _plain(value: Any) -> dict[str, Any]:
+def default_of(item: dataclasses.Field[Any]) -> Any:
+    """The default of a field; `dataclasses.MISSING` where it has none."""
+    return item.default if item.default_factory is dataclasses.MISSING else item.default_factory()
+
+
+def _plain(value: Any, default: Any = None) -> dict[str, Any]:
+    """The fields that differ from those of `default`, or from the defaults of the class."""
     plain: dict[str, Any] = {}
     for item in dataclasses.fields(value):
-        met = getattr(value, item.name)
-        default = item.default_factory() if item.default_factory is not dataclasses.MISSING else item.default
-        if met == default:
+        met, usual = getattr(value, item.name), getattr(default, item.name) if default is not None else default_of(item)
+        if met == usual:
             continue
-        if dataclasses.is_dataclass(met):
-            plain[item.name] = _plain(met)
+        if isinstance(met, Training):
+            plain[item.name] = _plain(met, usual)
         elif isinstance(met, tuple):
             plain[item.name] = [part.value if isinstance(part, Encoding) else part for part in met]
         else:

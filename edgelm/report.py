@@ -178,12 +178,7 @@ def render_terminal(report: Report, console: Console, *, details: bool = True) -
     for table in report.tables:
         if table.detail and not details:
             continue
-        detail = _grid(table.title, table.columns)
-        for row in table.rows:
-            detail.add_row(*(escape(cell) for cell in row))
-        console.print(detail)
-        if table.note:
-            console.print(f"  [dim]{escape(table.note)}[/dim]")
+        render_table(table, console)
     if not report.checks:
         return
     word = "[bold green]PASS[/]: fits" if report.passed else "[bold red]FAIL[/]: does not fit"
@@ -194,6 +189,16 @@ def render_terminal(report: Report, console: Console, *, details: bool = True) -
         console.print("next:")
         for command in report.next_commands:
             console.print(f"  {escape(command)}", soft_wrap=True)
+
+
+def render_table(table: Table, console: Console) -> None:
+    """Prints one table with rich."""
+    grid = _grid(table.title, table.columns)
+    for row in table.rows:
+        grid.add_row(*(escape(cell) for cell in row))
+    console.print(grid)
+    if table.note:
+        console.print(f"  [dim]{escape(table.note)}[/dim]")
 
 
 def _grid(title: str, columns: tuple[str, ...]) -> rich.table.Table:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
+from edgelm import artifact
 from edgelm.errors import SourceError
 from edgelm.model import Imported, LanguageModel, OpaqueGraph, Origin, SourceLogits
-from edgelm.models import reference
-from edgelm.spec import spec_from_dict
+from edgelm.models import reference, reference_static
+from edgelm.spec import Encoding, spec_from_dict, spec_to_dict
 from edgelm.text.tokenizer import Tokenizer, check_vocabulary
 
 SPEC, WEIGHTS, TOKENIZER = "spec.json", "weights.safetensors", "tokenizer.json"
+STORAGE, SCALES = "storage.json", "scales.safetensors"
+"""How a compressed model is to be stored: encodings and activation ranges, and the scales that techniques fixed."""
 
 Reader = Callable[..., Imported]
 
@@ -38,6 +41,11 @@ def bundled() -> dict[str, Path]:
     return {entry.name: entry for entry in sorted(folder.iterdir()) if (entry / SPEC).is_file()} if folder.is_dir() else {}
 
 
+def place_of(source: str | Path) -> Path:
+    """Where a model that the user names lies: a bundled one's folder, or the path itself."""
+    return bundled().get(str(source)) or Path(source)
+
+
 def load(source: str | Path, *, trust: bool = False, tokenizer: Path | None = None) -> Imported:
     """Reads a model, with its tokenizer when one lies beside it or is named.
 
@@ -52,7 +60,7 @@ def load(source: str | Path, *, trust: bool = False, tokenizer: Path | None = No
         UnsupportedModelError: Read, but no language model that edgelm can convert.
         TokenizerError: The tokenizer cannot be read or has more entries than the model has rows.
     """
-    path = bundled().get(str(source)) or Path(source)
+    path = place_of(source)
     imported = _reader(path)(path, trust=trust, name=_name(path))
     text = _tokenizer_text(path, tokenizer, imported.model)
     model = imported.model
@@ -106,6 +114,8 @@ def content_sha256(path: Path) -> str:
 def read_folder(path: Path, *, trust: bool = False, name: str | None = None) -> Imported:
     """Reads edgelm's own folder: `spec.json` and `weights.safetensors` in canonical names (float16 or float32).
 
+    A compressed model has `storage.json` and `scales.safetensors` besides: its encodings, activation ranges and scales.
+
     Raises:
         SourceError: A file is missing or damaged.
         UnsupportedModelError: Spec and weights do not belong together.
@@ -113,30 +123,71 @@ def read_folder(path: Path, *, trust: bool = False, name: str | None = None) -> 
     del trust  # nothing in this format can execute
     try:
         plain = json.loads((path / SPEC).read_text(encoding="utf-8"))
-        with safe_open(path / WEIGHTS, framework="numpy") as file:
-            weights: dict[str, NDArray[Any]] = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
+        storage = json.loads((path / STORAGE).read_text(encoding="utf-8")) if (path / STORAGE).exists() else {}
+        weights = _tensors(path / WEIGHTS)
+        scales = _tensors(path / SCALES) if (path / SCALES).exists() else {}
     except (OSError, ValueError, SafetensorError) as error:
         raise SourceError(f"the model folder {path} cannot be read: {error}", allowed=f"{SPEC}, {WEIGHTS} and {TOKENIZER}") from error
     if not isinstance(plain, dict):
         raise SourceError(f"{path / SPEC} is no table of spec keys")
+    encodings, ranges = _storage(path / STORAGE, storage, weights)
+    for key, array in scales.items():
+        if key not in weights or array.ndim != 2 or array.dtype != np.float32 or len(array) != len(weights[key]):
+            what = f"{path / SCALES} has {array.dtype} {array.shape} for {key}"
+            raise SourceError(what, allowed="float32 (rows, blocks) of a matrix of the model")
     origin = Origin("edgelm", f"numpy {np.__version__} reference", "native", "edgelm's own folder of spec and weights")
-    model = LanguageModel(spec_from_dict(plain), weights, name=name or path.name, origin=origin)
+    model = LanguageModel(
+        spec_from_dict(plain), weights, name=name or path.name, encodings=encodings, scales=scales, ranges=ranges, origin=origin
+    )
     return Imported(model, source_logits_of(model))
+
+
+def _tensors(path: Path) -> dict[str, NDArray[Any]]:
+    with safe_open(path, framework="numpy") as file:
+        return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
+
+
+def _storage(path: Path, plain: Any, weights: Mapping[str, NDArray[Any]]) -> tuple[dict[str, Encoding], dict[str, tuple[float, float]]]:
+    """Encodings and activation ranges of `storage.json`."""
+    try:
+        encodings = {str(key): Encoding(value) for key, value in plain.get("encodings", {}).items()}
+        ranges = {str(site): (float(low), float(high)) for site, (low, high) in plain.get("ranges", {}).items()}
+    except (AttributeError, TypeError, ValueError) as error:
+        raise SourceError(f"{path} cannot be read: {error}", allowed="encodings and ranges, as edgelm compress writes them") from error
+    if unknown := sorted(encodings.keys() - weights.keys()):
+        raise SourceError(f"{path} has an encoding for {unknown[0]}, which the model does not have")
+    return encodings, ranges
 
 
 def source_logits_of(model: LanguageModel) -> SourceLogits:
     """The numpy reference of a model as a source."""
-    return lambda ids: reference.logits(model, ids)
+    computes = reference_static.logits if model.ranges else reference.logits
+    return lambda ids: computes(model, ids)
 
 
-def write_folder(model: LanguageModel, path: Path) -> None:
-    """Writes edgelm's own folder, weights as they are in the model."""
-    from safetensors.numpy import save_file
+def write_folder(model: LanguageModel, path: Path, extra: Mapping[str, bytes] | None = None) -> None:
+    """Writes edgelm's own folder, weights as they are in the model; one that stood there is replaced, all or nothing.
 
-    from edgelm.spec import spec_to_dict
+    Args:
+        model: What to write; its encodings, scales and ranges go with it.
+        path: The folder.
+        extra: More files of the folder.
 
-    path.mkdir(parents=True, exist_ok=True)
-    save_file({key: np.ascontiguousarray(value) for key, value in model.weights.items()}, path / WEIGHTS)
-    (path / SPEC).write_text(json.dumps(spec_to_dict(model.spec), indent=1) + "\n", encoding="utf-8")
+    Raises:
+        ArtifactError: Unwritable place, full disk, or a folder that edgelm did not write.
+    """
+    from safetensors.numpy import save
+
+    files = {SPEC: (json.dumps(spec_to_dict(model.spec), indent=1) + "\n").encode("utf-8"), WEIGHTS: save(_contiguous(model.weights))}
+    if model.encodings or model.ranges:
+        encodings = {name: encoding.value for name, encoding in model.encodings.items()}
+        files[STORAGE] = artifact.encode_json({"encodings": encodings, "ranges": {site: list(pair) for site, pair in model.ranges.items()}})
+    if model.scales:
+        files[SCALES] = save(_contiguous(model.scales))
     if model.tokenizer:
-        (path / TOKENIZER).write_text(model.tokenizer, encoding="utf-8")
+        files[TOKENIZER] = model.tokenizer.encode("utf-8")
+    artifact.write(path, files | dict(extra or {}), marker=SPEC)
+
+
+def _contiguous(arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    return {name: np.ascontiguousarray(array) for name, array in arrays.items()}

@@ -12,6 +12,7 @@ from edgelm.errors import EdgeLMError
 
 VERBS: dict[str, tuple[str, str]] = {
     "convert": ("edgelm.cli.convert", "Turn a trained model into a proven .tflite."),
+    "compress": ("edgelm.cli.compress", "Make a trained model smaller, by training or rounding."),
     "check": ("edgelm.cli.check", "Prove and judge an artifact again, against any profile or text."),
     "predict": ("edgelm.cli.predict", "Next-word suggestions or a continuation from an artifact."),
     "inspect": ("edgelm.cli.inspect", "What is inside a model file or a .tflite."),

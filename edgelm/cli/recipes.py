@@ -10,12 +10,15 @@ from edgelm import recipe
 @click.command("recipes")
 @click.option("--show", metavar="NAME", help="Print one recipe as TOML.")
 def command(show: str | None) -> None:
-    """The ways to make a model smaller."""
+    """The ways to make a model smaller; those that train or look at text want --data CORPUS."""
     texts = recipe.shipped()
     if show is None:
-        for name, text in texts.items():
-            star = " (default)" if name == recipe.DEFAULT else ""
-            click.echo(f"{name:<16} {recipe.parse(name, text).description}{star}")
+        recipes = [recipe.load(name) for name in texts]
+        for title, wanted in (("by rounding alone:", False), ("with --data CORPUS:", True)):
+            click.echo(title)
+            for each in (each for each in recipes if each.wants_data is wanted):
+                star = " (default)" if each.name == recipe.DEFAULT else ""
+                click.echo(f"  {each.name:<18} {each.description}{star}")
         return
     if show not in texts:
         raise recipe.unknown_key("recipe", show, texts)

@@ -23,32 +23,35 @@ def shown() -> Iterator[OnProgress]:
     """A bar on a terminal; elsewhere a line each minute."""
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     if not console.is_terminal:
-        yield _Lines(console.print)
+        yield Lines(console.print)
         return
     columns = (TextColumn("epoch {task.fields[epoch]}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
     with Bar(*columns, console=console, transient=True) as bar:
         task = bar.add_task("building the graph", total=None, epoch=1)
-        lines = _Lines(console.print, between=math.inf)
+        lines = Lines(console.print, between=math.inf)
 
         def on_progress(progress: Progress) -> None:
             lines(progress)
-            text = _figures(progress) if progress.seconds_left >= 0 else "building the graph"
+            text = figures(progress) if progress.seconds_left >= 0 else "building the graph"
             bar.update(task, total=progress.plan.steps, completed=progress.step, description=text, epoch=progress.epoch)
 
         yield on_progress
 
 
 @dataclass
-class _Lines:
-    """Prints the plan, the first measured rate, a line now and then, and one an epoch."""
+class Lines:
+    """Prints the plan of each training, its first measured rate, a line now and then, and one an epoch."""
 
     print: Callable[[str], None]
     between: float = SECONDS_BETWEEN_LINES
-    epochs: int | None = None
+    plan: Plan | None = None
+    epochs: int = 0
     last: float = 0.0
 
     def __call__(self, progress: Progress) -> None:
-        if self.epochs is None:
+        """Takes note of a step."""
+        if self.plan is not progress.plan:
+            self.plan = progress.plan
             self.print(_cost(progress.plan))
             if progress.step:
                 self.print(f"resumed after step {progress.step:,} of {progress.plan.steps:,}")
@@ -59,7 +62,7 @@ class _Lines:
             self.print(f"epoch {done.epoch}: loss {done.loss:.3f}, validation perplexity {done.valid_perplexity:.2f}, {done.seconds:.0f} s")
         elif progress.step == STEPS_TO_MEASURE or time.monotonic() - self.last > self.between:
             self.last = time.monotonic()
-            self.print(f"step {progress.step:,} of {progress.plan.steps:,}: {_figures(progress)}")
+            self.print(f"step {progress.step:,} of {progress.plan.steps:,}: {figures(progress)}")
 
 
 def _cost(plan: Plan) -> str:
@@ -69,7 +72,8 @@ def _cost(plan: Plan) -> str:
     )
 
 
-def _figures(progress: Progress) -> str:
+def figures(progress: Progress) -> str:
+    """Loss, perplexity, speed and time left, in one line."""
     left = "measuring" if math.isnan(progress.seconds_left) else duration(progress.seconds_left)
     return f"loss {progress.loss:.3f}, perplexity {progress.perplexity:.1f}, {progress.tokens_per_second:,.0f} tokens/s, {left} left"
 

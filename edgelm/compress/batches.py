@@ -51,11 +51,13 @@ class Batch:
         ids: (batch, time) int32 inputs.
         targets: (batch, time) int32, the token after each input.
         weights: (batch, time) float32, 1 for a real target and 0 for padding.
+        positions: (batch, time) int64, where each input stands in `Windows.tokens`; 0 for padding.
     """
 
     ids: NDArray[np.int32]
     targets: NDArray[np.int32]
     weights: NDArray[np.float32]
+    positions: NDArray[np.int64]
 
     @property
     def predicted(self) -> int:
@@ -122,7 +124,7 @@ def _batch(windows: Windows, rows: NDArray[np.int64], time: int | None) -> Batch
     at = np.where(inside, windows.starts[rows][:, None] + columns, 0)
     ids = np.where(inside, windows.tokens[at], 0).astype(np.int32)
     targets = np.where(inside, windows.tokens[at + 1], 0).astype(np.int32)
-    return Batch(ids, targets, inside.astype(np.float32))
+    return Batch(ids, targets, inside.astype(np.float32), at)
 
 
 def share(array: NDArray[Any], replica: int, replicas: int) -> NDArray[Any]:

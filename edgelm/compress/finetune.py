@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from edgelm.compress import checkpoint as checkpoints
 from edgelm.compress.batches import Batch, Windows, batches, cut
+from edgelm.compress.objective import Objective
 from edgelm.compress.settings import Epoch, OnProgress, Plan, Progress, TrainingError, TrainResult, TrainSettings, perplexity_of
 from edgelm.compress.steps import BeforeStep, Steps, TokenLoss, cross_entropy
 from edgelm.compress.strategy import is_chief, strategy_of
@@ -45,8 +46,9 @@ def train(
     on_progress: OnProgress | None = None,
     *,
     resume: bool = False,
-    loss: TokenLoss = cross_entropy,
+    loss: TokenLoss | Objective = cross_entropy,
     before_step: BeforeStep | None = None,
+    best_from_step: int = 0,
 ) -> TrainResult:
     """Trains a model in place; at the end it holds the weights of its best epoch.
 
@@ -58,8 +60,9 @@ def train(
         checkpoint_folder: Where to keep `checkpoint.npz`; None for no checkpoints.
         on_progress: Told after every step.
         resume: Go on from the checkpoint in the folder where there is one. Of a training that is done, the result comes at once.
-        loss: (ids, targets, logits) -> (batch, time) losses of the training; validation is always cross-entropy.
+        loss: (ids, targets, logits) -> losses of the training, or an `Objective`; validation is always cross-entropy.
         before_step: Told the number of the coming step, from 0 (pruning schedules).
+        best_from_step: Epochs that end before so many steps are no candidates for the best; when none is left, the last one is it.
 
     Returns:
         History and the best perplexity.
@@ -72,7 +75,10 @@ def train(
     valid = cut(valid_documents, settings.sequence_length)
     _require_data(model, windows, valid)
     placed = _placed(model, settings)
-    run = _Run(placed, windows, valid, settings, checkpoint_folder, on_progress, Steps(placed, settings, loss), before_step)
+    objective = loss if isinstance(loss, Objective) else Objective(loss, getattr(loss, "__qualname__", type(loss).__name__))
+    objective.begin(windows)
+    steps = Steps(placed, settings, objective)
+    run = _Run(placed, windows, valid, settings, checkpoint_folder, on_progress, steps, before_step, best_from_step)
     if resume:
         run.load()
     try:
@@ -126,6 +132,7 @@ class _Run:
     on_progress: OnProgress | None
     steps: Steps
     before_step: BeforeStep | None
+    best_from_step: int
     step: int = 0
     loss_sum: float = 0.0  # over the tokens of the running epoch
     token_sum: int = 0
@@ -156,7 +163,10 @@ class _Run:
         return epoch >= self.plan.epochs or bool(patience and epoch and epoch - self._best_epoch() >= patience)
 
     def _best_epoch(self) -> int:
-        return min(self.history, key=lambda epoch: epoch.valid_perplexity).epoch
+        counting = [epoch for epoch in self.history if epoch.epoch * self.plan.steps_an_epoch >= self.best_from_step]
+        if self.history[-1].epoch == self.plan.epochs and self.history[-1] not in counting:
+            counting.append(self.history[-1])
+        return min(counting or self.history[-1:], key=lambda epoch: epoch.valid_perplexity).epoch
 
     def _train_epoch(self) -> None:
         epoch = len(self.history)
@@ -220,7 +230,12 @@ class _Run:
             "epoch_seconds": self.epoch_seconds,
             "history": [dataclasses.asdict(epoch) for epoch in self.history],
         }
-        arrays = {"model": self.model.get_weights(), "optimizer": self.steps.optimizer_arrays(), "best": self.best}
+        arrays = {
+            "model": self.model.get_weights(),
+            "objective": [variable.numpy() for variable in self.steps.objective.variables],
+            "optimizer": self.steps.optimizer_arrays(),
+            "best": self.best,
+        }
         checkpoints.save(checkpoints.Checkpoint(self._identity(), progress, arrays), self.folder)
 
     def load(self) -> None:
@@ -232,6 +247,8 @@ class _Run:
         for name, value in progress.items():
             setattr(self, name, value)
         self.model.set_weights(found.arrays["model"])
+        for variable, array in zip(self.steps.objective.variables, found.arrays.get("objective", ()), strict=True):
+            variable.assign(array)
         self.steps.set_optimizer_arrays(found.arrays["optimizer"])
         self.best = list(found.arrays.get("best", ()))
 
@@ -245,7 +262,8 @@ class _Run:
         except UnsupportedModelError:  # a model of the caller's own: its variables stand for it
             spec = {"family": "other"}
         shapes = [list(variable.shape) for variable in self.model.variables]
-        return {"model": spec, "variables": shapes, "settings": settings, "data": self.windows.sha256}
+        objective = self.steps.objective.name
+        return {"model": spec, "variables": shapes, "objective": objective, "settings": settings, "data": self.windows.sha256}
 
     def result(self) -> TrainResult:
         best = self.history[self._best_epoch() - 1]

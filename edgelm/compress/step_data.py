@@ -25,7 +25,8 @@ class StepData:
         train: Token ids of each training document.
         valid: The same for validation.
         source: The model before the recipe's first step: the teacher called `source`.
-        folder: Where a training keeps its checkpoints, and results that later steps can use; None for none.
+        folder: Where a training keeps its checkpoints; None for none.
+        teachers: Where the likely tokens of teachers are kept, for all trainings on the same text; None runs a teacher at every step.
         resume: Go on from a checkpoint in `folder`.
         on_progress: Told after every training step.
     """
@@ -34,6 +35,7 @@ class StepData:
     valid: Documents
     source: LanguageModel
     folder: Path | None = None
+    teachers: Path | None = None
     resume: bool = True
     on_progress: OnProgress | None = None
 

@@ -2,25 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
+
+from numpy.typing import NDArray
 
 from edgelm.compress.batches import Batch, share
 from edgelm.compress.checkpoint import Arrays
+from edgelm.compress.head_inputs import split
+from edgelm.compress.objective import Objective, TokenLoss, cross_entropy
 from edgelm.compress.settings import TrainSettings
 from edgelm.models.keras_model import KerasModel
+from edgelm.recipe_steps import Precision
+
+__all__ = ["BeforeStep", "Steps", "TokenLoss", "cross_entropy", "multiplying_in"]
 
 Tensor = Any
-TokenLoss = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""(ids (batch, time), targets (batch, time), logits (batch, time, vocab)) -> losses (batch, time)."""
 BeforeStep = Callable[[int], None]
+BFLOAT16 = "auto_mixed_precision_onednn_bfloat16"
 
 
-def cross_entropy(ids: Tensor, targets: Tensor, logits: Tensor) -> Tensor:
-    """-log p(target) of every position, in nats."""
+@contextmanager
+def multiplying_in(precision: Precision) -> Iterator[None]:
+    """TensorFlow functions that run inside multiply matrices in that precision, where the processor can; the old option comes back."""
     import tensorflow as tf
 
-    return tf.nn.sparse_softmax_cross_entropy_with_logits(targets, logits)
+    before = tf.config.optimizer.get_experimental_options().get(BFLOAT16, False)
+    tf.config.optimizer.set_experimental_options({BFLOAT16: precision == "bfloat16"})
+    try:
+        yield
+    finally:
+        tf.config.optimizer.set_experimental_options({BFLOAT16: before})
 
 
 class Steps:
@@ -28,25 +41,29 @@ class Steps:
 
     Args:
         model: Built inside the strategy's scope.
-        settings: Weight decay and clipping.
-        loss: Of the training.
+        settings: Weight decay, clipping and precision.
+        objective: Of the training.
+
+    Raises:
+        TrainingError: The objective wants hidden states, and the model does not show them.
     """
 
-    def __init__(self, model: KerasModel, settings: TrainSettings, loss: TokenLoss) -> None:
+    def __init__(self, model: KerasModel, settings: TrainSettings, objective: Objective) -> None:
         import tensorflow as tf
         import tf_keras
 
-        self.model, self.settings, self.loss = model, settings, loss
+        self.model, self.settings, self.objective = model, settings, objective
+        self._both = split(model).both if objective.wants_hidden else None
         self.strategy = model.distribute_strategy
         with self.strategy.scope():
             self.optimizer = tf_keras.optimizers.AdamW(settings.learning_rate, weight_decay=settings.weight_decay)
             self.optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
-            self.optimizer.build(model.trainable_variables)
-        ids, weights = tf.TensorSpec((None, model.input_shape[1]), tf.int32), tf.TensorSpec((None, model.input_shape[1]), tf.float32)
+            self.optimizer.build(self._variables)
+        self._train: Callable[..., Tensor] | None = None  # made for the first batch: it shows what the objective adds
         alone = self.strategy.num_replicas_in_sync == 1  # values of replicas cannot have a signature: they cost a few graphs more
-        signature = (ids, ids, weights) if alone else None
-        self._train = tf.function(self._train_everywhere, (*signature, tf.TensorSpec(())) if signature else None, reduce_retracing=True)
-        self._validate = tf.function(self._validate_everywhere, signature, reduce_retracing=True)
+        ids, weights = tf.TensorSpec((None, model.input_shape[1]), tf.int32), tf.TensorSpec((None, model.input_shape[1]), tf.float32)
+        self._signature = (ids, ids, weights) if alone else None
+        self._validate = tf.function(self._validate_everywhere, self._signature, reduce_retracing=True)
 
     @property
     def done(self) -> int:
@@ -58,8 +75,20 @@ class Steps:
         import tensorflow as tf
 
         self.optimizer.learning_rate.assign(learning_rate)
-        count = tf.constant(batch.predicted, tf.float32)  # a Python number would build a graph a value
-        return float(self._train(*self._tensors(batch), count))
+        extra = self.objective.extra(batch)
+        if self._train is None:
+            self._train = self._train_function(extra)
+        with multiplying_in(self.settings.precision):
+            return float(self._train(*self._tensors(batch), tf.constant(batch.predicted, tf.float32), *self._of_replicas(extra)))
+
+    def _train_function(self, extra: Sequence[NDArray[Any]]) -> Callable[..., Tensor]:
+        import tensorflow as tf
+
+        if self._signature is None:
+            return tf.function(self._train_everywhere, reduce_retracing=True)
+        time = self.model.input_shape[1]
+        added = [tf.TensorSpec((None, time, *array.shape[2:]), array.dtype) for array in extra]
+        return tf.function(self._train_everywhere, (*self._signature, tf.TensorSpec(()), *added))
 
     def validate(self, batch: Batch) -> float:
         """Sum of the cross-entropies of the batch's tokens."""
@@ -74,28 +103,34 @@ class Steps:
         for variable, array in zip(self.optimizer.variables, arrays, strict=True):
             variable.assign(array)
 
+    @property
+    def _variables(self) -> list[Any]:
+        return [*self.model.trainable_variables, *self.objective.variables]
+
     def _tensors(self, batch: Batch) -> tuple[Tensor, ...]:
+        return self._of_replicas((batch.ids, batch.targets, batch.weights))
+
+    def _of_replicas(self, arrays: Sequence[NDArray[Any]]) -> tuple[Tensor, ...]:
         import tensorflow as tf
 
-        def of_replica(array: Any) -> Tensor:
+        def of_replica(array: NDArray[Any]) -> Tensor:
             return self.strategy.experimental_distribute_values_from_function(
                 lambda context: tf.constant(share(array, context.replica_id_in_sync_group, context.num_replicas_in_sync))
             )
 
-        return tuple(of_replica(array) for array in (batch.ids, batch.targets, batch.weights))
+        return tuple(of_replica(array) for array in arrays)
 
-    def _train_everywhere(self, ids: Tensor, targets: Tensor, weights: Tensor, count: Tensor) -> Tensor:
-        losses = self.strategy.run(self._train_replica, (ids, targets, weights, count))
+    def _train_everywhere(self, *tensors: Tensor) -> Tensor:
+        losses = self.strategy.run(self._train_replica, tensors)
         return self.strategy.reduce("SUM", losses, axis=None)
 
-    def _train_replica(self, ids: Tensor, targets: Tensor, weights: Tensor, count: Tensor) -> Tensor:
+    def _train_replica(self, ids: Tensor, targets: Tensor, weights: Tensor, count: Tensor, *extra: Tensor) -> Tensor:
         import tensorflow as tf
 
         replicas = tf.distribute.get_replica_context()
-        variables = self.model.trainable_variables
+        variables = self._variables
         with tf.GradientTape() as tape:
-            logits = self.model(ids, training=True)  # (batch, time, vocab)
-            loss = tf.reduce_sum(self.loss(ids, targets, logits) * weights) / count
+            loss = self._loss(ids, targets, weights, extra) / count
             whole = loss + sum(self.model.losses) / replicas.num_replicas_in_sync
         gradients = [tf.convert_to_tensor(gradient) for gradient in tape.gradient(whole, variables, unconnected_gradients="zero")]
         gradients = replicas.all_reduce("SUM", gradients)
@@ -103,6 +138,17 @@ class Steps:
             gradients, _ = tf.clip_by_global_norm(gradients, self.settings.clip_norm)
         self.optimizer.apply_gradients(zip(gradients, variables, strict=True), skip_gradients_aggregation=True)
         return loss
+
+    def _loss(self, ids: Tensor, targets: Tensor, weights: Tensor, extra: Sequence[Tensor]) -> Tensor:
+        """The weighted sum of the objective's losses."""
+        import tensorflow as tf
+
+        if self._both is None:
+            logits = self.model(ids, training=True)  # (batch, time, vocab)
+            return tf.reduce_sum(self.objective.of_logits(ids, targets, logits, *extra) * weights)
+        hidden, logits = self._both(ids, training=True)  # (batch, time, size), (batch, time, vocab)
+        losses = self.objective.of_logits(ids, targets, logits, *extra) + self.objective.of_hidden(hidden, *extra)
+        return tf.reduce_sum(losses * weights)
 
     def _validate_everywhere(self, ids: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
         sums = self.strategy.run(self._validate_replica, (ids, targets, weights))

@@ -4,7 +4,7 @@ Example:
     >>> lowered = lower(model)
     >>> Path("model.tflite").write_bytes(lowered.tflite)
     >>> lowered.encodings["embedding.weight"], lowered.notes
-    (<Encoding.INT8: 'int8'>, ('no runtime looks rows up in an int4-block32 table: 1 stored as int8 (embedding.weight)',))
+    (<Encoding.INT8: 'int8'>, ('int4-block32 takes columns in multiples of 32: 1 stored as int8 (embedding.weight)',))
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from edgelm.errors import UnsupportedModelError
 from edgelm.lower.recurrent import build_recurrent
+from edgelm.lower.static import float_islands
 from edgelm.lower.store import WeightStore
 from edgelm.lower.transformer import build_transformer, default_ladder, default_prefills
 from edgelm.model import LanguageModel
@@ -63,9 +64,10 @@ def lower(model: LanguageModel, *, form: Form = "litert", ladder: tuple[int, ...
             between 1 and `max_positions`.
     """
     store, builder = WeightStore(model, form), ModelBuilder()
+    islands = (float_islands(model.spec),) if model.ranges else ()
     if isinstance(model.spec, RecurrentSpec):
         build_recurrent(model.spec, store, builder)
-        return Lowered(builder.finish(), store.encodings, store.notes)
+        return Lowered(builder.finish(), store.encodings, store.notes + islands)
     rungs = tuple(sorted(set(default_ladder(model.spec) if ladder is None else ladder)))
     risky = form == "tflite-2.14" and any(encoding.bits <= 8 for encoding in model.encodings.values())
     _check_sizes(model.spec, rungs, prefill or 0)
@@ -74,7 +76,8 @@ def lower(model: LanguageModel, *, form: Form = "litert", ladder: tuple[int, ...
         prefills = default_prefills(rungs)
     build_transformer(model.spec, store, builder, rungs, prefills)
     skipped = ("tflite-runtime 2.14 crashes on int8 products of several rows on some arm64 cores: no prefill signature",)
-    return Lowered(builder.finish(), store.encodings, store.notes + (skipped if risky and prefill is None else ()), rungs, prefills)
+    notes = store.notes + islands + (skipped if risky and prefill is None else ())
+    return Lowered(builder.finish(), store.encodings, notes, rungs, prefills)
 
 
 def _check_sizes(spec: TransformerSpec, ladder: tuple[int, ...], prefill: int) -> None:

@@ -27,27 +27,37 @@ class LayerBuilder:
 
     Attributes:
         g: The subgraph, for plain ops.
+        static: Activations are int8 with ranges of their own, so that products are not joined; see `edgelm.lower.static`.
     """
+
+    static = False
 
     def __init__(self, builder: ModelBuilder, signature: str, store: WeightStore) -> None:
         self.g: GraphBuilder = builder.subgraph(signature)
         self.store = store
 
     def dense(
-        self, x: Tensor, key: str, names: Sequence[str], build: Callable[[], FloatArray], bias: NDArray[np.float32] | None = None
+        self,
+        x: Tensor,
+        key: str,
+        names: Sequence[str],
+        build: Callable[[], FloatArray],
+        bias: NDArray[np.float32] | None = None,
+        *,
+        scales: NDArray[np.float32] | None = None,
     ) -> Tensor:
         """A matrix (rows, columns) made of `names` times x (..., columns), plus bias (rows,); see `WeightStore.matrix`."""
-        return self._product(x, key, self.store.matrix(key, names, x.shape[-1], build), bias)
+        return self._product(x, key, self.store.matrix(key, names, x.shape[-1], build, scales), bias)
 
     def plain_dense(self, x: Tensor, name: str) -> Tensor:
         """Weight `name`.weight as it is times x (..., columns), plus `name`.bias where the spec has one."""
         weight, bias = f"{name}.weight", f"{name}.bias"
         model = self.store.model
-        return self.dense(x, weight, [weight], lambda: model.weights[weight], model.float32(bias) if bias in model.weights else None)
+        return self._product(x, weight, self.store.whole(weight), model.float32(bias) if bias in model.weights else None)
 
     def lookup(self, ids: Tensor, name: str) -> Tensor:
         """Rows of table `name` (rows, columns) at ids (n,) int32 -> float32 (n, columns)."""
-        g, q = self.g, self._table(name)
+        g, q = self.g, self.store.whole(name)
         if self.store.form == "tflite-2.14" and q.encoding is Encoding.INT8:
             values = g.dequantize(g.gather(g.weight_per_tensor(name, q), ids))  # (n, columns), before the row scales
             return g.mul(values, g.gather(g.row_scales(q, column=True), ids))
@@ -65,8 +75,7 @@ class LayerBuilder:
         """
         model = self.store.model
         key = "embedding.weight" if model.spec.tied_head else "head.weight"
-        table = model.spec.tied_head
-        q = self.store.matrix(key, [key], x.shape[-1], lambda: model.weights[key], table=table)
+        q = self.store.whole(key)
         if not model.spec.head_bias:
             return self._product(x, key, q, None)
         bias = model.float32("head.bias")  # (vocab,)
@@ -75,13 +84,17 @@ class LayerBuilder:
         row = self.g.weight("head.bias", quantize(bias[None], Encoding.FLOAT16))  # (1, vocab)
         return self.g.add(self._product(x, key, q, None), self.g.dequantize(row))
 
-    def activate(self, name: Activation, x: Tensor) -> Tensor:
-        """An activation of `edgelm.spec`, elementwise."""
-        return _ACTIVATIONS[name](self.g, x)
+    def add(self, a: Tensor, b: Tensor, site: str) -> Tensor:
+        """A + b; `site` names its range (`edgelm.models.static_sites`) where activations have one."""
+        return self.g.add(a, b)
 
-    def _table(self, name: str) -> QuantizedTensor:
-        weights = self.store.model.weights
-        return self.store.matrix(name, [name], weights[name].shape[1], lambda: weights[name], table=True)
+    def mul(self, a: Tensor, b: Tensor, site: str) -> Tensor:
+        """A * b, as `add`."""
+        return self.g.mul(a, b)
+
+    def activate(self, name: Activation, x: Tensor, site: str = "") -> Tensor:
+        """An activation of `edgelm.spec`, elementwise; `site` as in `add`."""
+        return _ACTIVATIONS[name](self.g, x)
 
     def _product(self, x: Tensor, key: str, q: QuantizedTensor, bias: NDArray[np.float32] | None) -> Tensor:
         g = self.g

@@ -6,9 +6,10 @@ The states are those of `RecurrentSpec.state_names`; outputs have the names of t
 faster than the fused UNIDIRECTIONAL_SEQUENCE_LSTM and hides no state. No op fixes the first axis: a host may resize every input
 from 1 to n rows and then steps n streams at once.
 
-Input and recurrent matrix are one FULLY_CONNECTED on [x, h] where both are stored alike, except in two cases. The candidate of a GRU
-needs its recurrent product apart. And integer weights of layer 0: hybrid kernels round [x, h] to 8 bits with one scale, and embeddings
-are often ten times smaller than states; apart, the rounding error of a step was 2.4 times smaller for 3 % more time.
+Input and recurrent matrix are one FULLY_CONNECTED on [x, h] where both are stored alike, except in three cases. The candidate of a GRU
+needs its recurrent product apart. Integer weights of layer 0: hybrid kernels round [x, h] to 8 bits with one scale, and embeddings
+are often ten times smaller than states; apart, the rounding error of a step was 2.4 times smaller for 3 % more time. And fixed scales
+of rows, where those of the two matrices differ.
 """
 
 from __future__ import annotations
@@ -19,9 +20,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgelm.lower.layers import LayerBuilder
+from edgelm.lower.static import layer_builder
 from edgelm.lower.store import WeightStore
 from edgelm.spec import GATES, Cell, Encoding, RecurrentSpec
 from edgelm.tflite.graph import Tensor
+from edgelm.tflite.quantize import BLOCK_COLUMNS
 from edgelm.tflite.writer import ModelBuilder
 
 State = tuple[Tensor, ...]
@@ -30,7 +33,7 @@ State = tuple[Tensor, ...]
 
 def build_recurrent(spec: RecurrentSpec, store: WeightStore, builder: ModelBuilder) -> None:
     """Adds the `step` signature of a recurrent model to `builder`."""
-    layers = LayerBuilder(builder, "step", store)
+    layers = layer_builder(builder, "step", store)
     token = layers.g.input("token", (1,), "int32")
     states = {name: layers.g.input(name, (1, spec.state_size(name))) for name in spec.state_names}
     x = layers.lookup(token, "embedding.weight")  # (1, embedding_size)
@@ -68,12 +71,17 @@ class _Layer:
     def gates(self, x: Tensor, h: Tensor) -> Tensor:
         """W x + R h + b, (1, gates * units)."""
         if not self._fuses(x, h):
-            return self.g.add(self.input_product(x), self.recurrent_product(h))
+            return self.layers.add(self.input_product(x), self.recurrent_product(h), f"{self.at}:gates")
         names = [f"{self.at}.input.weight", f"{self.at}.recurrent.weight"]
         model = self.store.model
         joined = self.g.concatenate([x, h])  # (1, inputs + units)
         return self.layers.dense(
-            joined, f"{self.at}.weight", names, lambda: np.concatenate([model.float32(name) for name in names], axis=1), self.input_bias
+            joined,
+            f"{self.at}.weight",
+            names,
+            lambda: np.concatenate([model.float32(name) for name in names], axis=1),
+            self.input_bias,
+            scales=self._joined_scales(x.shape[1], h.shape[1]),
         )
 
     def input_product(self, x: Tensor) -> Tensor:
@@ -88,9 +96,11 @@ class _Layer:
         last = GATES[self.spec.cell] if last is None else last
         if (first, last) == (0, GATES[self.spec.cell]):
             return self.layers.plain_dense(h, name)
-        weight = self.store.model.weights[f"{name}.weight"]
+        weight, scales = self.store.model.weights[f"{name}.weight"], self.store.fixed_scales(f"{name}.weight", self.units)
         rows = slice(first * self.units, last * self.units)
-        return self.layers.dense(h, f"{name}.weight:{first}", [f"{name}.weight"], lambda: weight[rows])
+        return self.layers.dense(
+            h, f"{name}.weight:{first}", [f"{name}.weight"], lambda: weight[rows], scales=None if scales is None else scales[rows]
+        )
 
     def recurrent_activation(self, x: Tensor) -> Tensor:
         return self.layers.activate(self.spec.recurrent_activation, x)
@@ -99,16 +109,37 @@ class _Layer:
         return self.layers.activate(self.spec.activation, x)
 
     def _fuses(self, x: Tensor, h: Tensor) -> bool:
-        if self.index == 0 and self.spec.gate_embedding:
+        if self.layers.static or (self.index == 0 and self.spec.gate_embedding):
             return False
         names = (f"{self.at}.input.weight", f"{self.at}.recurrent.weight")
         apart = [self.store.possible(name, tensor.shape[1]) for name, tensor in zip(names, (x, h), strict=True)]
         joined = {self.store.possible(name, x.shape[1] + h.shape[1]) for name in names}
-        if len(joined) > 1:
+        if len(joined) > 1 or not self._grids_join(x.shape[1], h.shape[1]):
             return False
         (encoding,) = joined
         smaller_apart = any(part.bits < encoding.bits for part in apart)  # one of them has columns that blocks of 32 fit, the sum has not
         return not smaller_apart and (self.index > 0 or encoding in (Encoding.FLOAT32, Encoding.FLOAT16))
+
+    def _fixed_scales(self, inputs: int, units: int) -> list[NDArray[np.float32] | None]:
+        """Those of W and of R as parts of the joined matrix, (rows, blocks) each."""
+        return [self.store.fixed_scales(f"{self.at}.{kind}.weight", inputs + units) for kind in ("input", "recurrent")]
+
+    def _grids_join(self, inputs: int, units: int) -> bool:
+        """Whether [W, R] can have the scales of W and of R: blocks side by side, or one in each row that both have."""
+        a, b = self._fixed_scales(inputs, units)
+        if a is None or b is None:
+            return a is b
+        return inputs % BLOCK_COLUMNS == 0 if self._blocks(inputs + units) else np.array_equal(a, b)
+
+    def _joined_scales(self, inputs: int, units: int) -> NDArray[np.float32] | None:
+        """Of [W, R], (rows, blocks), where `_grids_join`."""
+        a, b = self._fixed_scales(inputs, units)
+        if a is None or b is None:
+            return None
+        return np.concatenate([a, b], axis=1) if self._blocks(inputs + units) else a
+
+    def _blocks(self, columns: int) -> bool:
+        return self.store.possible(f"{self.at}.input.weight", columns) is Encoding.INT4_BLOCK32
 
 
 def _rnn(layer: _Layer, x: Tensor, state: State) -> State:
@@ -120,9 +151,9 @@ def _gru(layer: _Layer, x: Tensor, state: State) -> State:
     inputs = g.split(layer.input_product(x), 3)  # z, r, candidate
     gates = 3 if layer.spec.reset_after else 2  # of the recurrent product of h itself
     recurrent = g.split(layer.recurrent_product(h, 0, gates), gates)
-    z, r = (layer.recurrent_activation(g.add(a, b)) for a, b in zip(inputs[:2], recurrent[:2], strict=True))
+    z, r = (layer.recurrent_activation(layer.layers.add(a, b, f"{layer.at}:gates")) for a, b in zip(inputs[:2], recurrent[:2], strict=True))
     product = g.mul(r, recurrent[2]) if layer.spec.reset_after else layer.recurrent_product(g.mul(r, h), 2, 3)  # (1, units)
-    candidate = layer.activation(g.add(inputs[2], product))
+    candidate = layer.activation(layer.layers.add(inputs[2], product, f"{layer.at}:candidate"))
     return (g.add(candidate, g.mul(z, g.sub(h, candidate))),)
 
 

@@ -10,8 +10,9 @@ Caches never travel: only new rows are outputs (1.3 to 3 times faster than cache
 cache costs time for every slot, filled or not, so a host uses the smallest rung that holds its context. Rows of a chunk after `last`
 are padding; their outputs are to be ignored. (V kept transposed made no difference: 0.99 to 1.03 of the time on five shapes.)
 
-What is folded into the weights: the weight (and bias) of a norm into the projections that read it, unless those are 4-bit, whose
-trained grid it would break; the score scale into q; q, k, v are one matrix, gate and up too, where they are stored alike.
+What is folded into the weights: the weight (and bias) of a norm into the projections that read it, unless those are 4-bit or have
+fixed scales, whose grid it would break; the score scale into q, unless that has blocks of fixed scales; q, k, v are one matrix, gate
+and up too, where they are stored alike.
 """
 
 from __future__ import annotations
@@ -26,8 +27,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgelm.lower.layers import LayerBuilder
+from edgelm.lower.static import layer_builder
 from edgelm.lower.store import WeightStore
-from edgelm.spec import FloatArray, TransformerSpec
+from edgelm.spec import Encoding, FloatArray, TransformerSpec
 from edgelm.tflite.graph import Tensor
 from edgelm.tflite.writer import ModelBuilder
 
@@ -67,9 +69,9 @@ def build_transformer(
 ) -> None:
     """Adds `decode_C` for every C of `ladder`, and `prefill_T` with `prefills[T]` cache slots for every T, to `builder`."""
     for cache in ladder:
-        _Call(spec, LayerBuilder(builder, f"decode_{cache}", store), cache, 1, decodes=True).build()
+        _Call(spec, layer_builder(builder, f"decode_{cache}", store), cache, 1, decodes=True).build()
     for tokens, cache in prefills.items():
-        _Call(spec, LayerBuilder(builder, f"prefill_{tokens}", store), cache, tokens, decodes=False).build()
+        _Call(spec, layer_builder(builder, f"prefill_{tokens}", store), cache, tokens, decodes=False).build()
 
 
 @dataclass(frozen=True)
@@ -204,6 +206,8 @@ class _Call:
             qk = self._cut(every, 1, 0, spec.heads + spec.kv_heads)
             every = self._turn(self._qk_norm(at, qk) if spec.qk_norm else qk, shared)
         q, k = self._cut(every, 1, 0, spec.heads), self._cut(every, 1, spec.heads, spec.kv_heads)
+        if not spec.qk_norm and not self._folds_score_scale(f"{at}.q"):
+            q = g.mul(q, spec.score_scale)
         q = self._reshaped(q, (1, spec.kv_heads, self.group * self.tokens, spec.head_dim))
         mixed = (self._mix_step if self.decodes else self._mix_chunk)(q, k, v, cache, shared.mask)
         if self.tokens > 1:
@@ -257,11 +261,11 @@ class _Call:
     def _feed_forward(self, at: str, x: Tensor) -> Tensor:
         g, spec, norm = self.g, self.spec, self._pre(f"{at}.ffn_norm")
         if not spec.gated:
-            inner = self.layers.activate(spec.activation, self._project(x, at, ("up",), norm))
+            inner = self.layers.activate(spec.activation, self._project(x, at, ("up",), norm), f"{at}.down:in")
         else:
-            y = self._project(x, at, ("gate", "up"), norm)  # (tokens, 2 * ffn_size)
-            gate, up = g.split(y, 2)
-            inner = g.mul(self.layers.activate(spec.activation, gate), up)
+            parts = self._projections(x, at, ("gate", "up"), norm)  # one (tokens, 2 * ffn_size) or two (tokens, ffn_size)
+            gate, up = parts if len(parts) == 2 else g.split(parts[0], 2)
+            inner = self.layers.mul(self.layers.activate(spec.activation, gate, f"{at}.gate:act"), up, f"{at}.down:in")
         return self.layers.plain_dense(inner, f"{at}.down")
 
     def _pre(self, norm: str) -> str:
@@ -269,19 +273,30 @@ class _Call:
 
     def _project(self, x: Tensor, at: str, names: Sequence[str], norm: str) -> Tensor:
         """Projections `names` of `at` side by side, (rows, all outputs), of x (rows, width), behind its norm if `norm` names one."""
-        paths = [f"{at}.{name}" if at else name for name in names]
-        encodings = [self.layers.store.possible(f"{path}.weight", self.spec.width) for path in paths]
-        folded = norm if min(encoding.bits for encoding in encodings) > 4 else ""
-        if norm:
-            x = self._norm(x, norm, scaled=not folded)
-        parts = [
-            self._joined(x, [path for path, _ in group], folded)
-            for _, group in itertools.groupby(zip(paths, encodings, strict=True), lambda pair: pair[1])
-        ]
+        parts = self._projections(x, at, names, norm)
         return parts[0] if len(parts) == 1 else self.g.concatenate(parts)
 
+    def _projections(self, x: Tensor, at: str, names: Sequence[str], norm: str) -> list[Tensor]:
+        """As `_project`, one tensor for each product that they became."""
+        paths = [f"{at}.{name}" if at else name for name in names]
+        kinds = [self._kind(f"{path}.weight") for path in paths]
+        foldable = not self.layers.static and all(encoding.bits > 4 and not fixed for encoding, fixed, _ in kinds)
+        folded = norm if foldable else ""
+        if norm:
+            x = self._norm(x, norm, scaled=not folded)
+        return [
+            self._joined(x, [path for path, _ in group], folded)
+            for _, group in itertools.groupby(zip(paths, kinds, strict=True), lambda pair: pair[1])
+        ]
+
+    def _kind(self, name: str) -> tuple[Encoding, bool, str]:
+        """What weights are joined by: how a projection's weight can be stored, whether its scales are fixed, and its output's range."""
+        store = self.layers.store
+        fixed = store.fixed_scales(name, self.spec.width) is not None
+        return store.possible(name, self.spec.width), fixed, name if self.layers.static else ""
+
     def _joined(self, x: Tensor, paths: Sequence[str], norm: str) -> Tensor:
-        """Matrices of one encoding as one product, with a norm's weight in their columns and its bias in theirs."""
+        """Matrices of one kind as one product, with a norm's weight in their columns and its bias in theirs."""
         names = [f"{path}.weight" for path in paths]
         scale = self.model.float32(f"{norm}.weight") if norm else np.float32(1)  # (width,)
 
@@ -289,11 +304,24 @@ class _Call:
             return np.concatenate([self.model.float32(f"{path}.weight") * (self._row_scale(path) * scale) for path in paths])
 
         biases = [bias for path in paths if (bias := self._bias(path, norm)) is not None]  # all or none have one
-        return self.layers.dense(x, "+".join(names), names, build, np.concatenate(biases) if biases else None)
+        bias = np.concatenate(biases) if biases else None
+        return self.layers.dense(x, "+".join(names), names, build, bias, scales=self._joined_scales(paths))
+
+    def _joined_scales(self, paths: Sequence[str]) -> NDArray[np.float32] | None:
+        fixed = [(self.layers.store.fixed_scales(f"{path}.weight", self.spec.width), self._row_scale(path)) for path in paths]
+        parts = [scales * factor for scales, factor in fixed if scales is not None]  # all or none have some
+        return np.concatenate(parts) if parts else None
 
     def _row_scale(self, name: str) -> np.float32:
-        """What the rows of projection `name` are multiplied by: those of q carry the score scale, unless a norm of q does."""
-        return np.float32(self.spec.score_scale if name.endswith(".q") and not self.spec.qk_norm else 1)
+        """What the rows of projection `name` are multiplied by: those of q carry the score scale, unless a norm or a MUL does."""
+        return np.float32(self.spec.score_scale if name.endswith(".q") and self._folds_score_scale(name) else 1)
+
+    def _folds_score_scale(self, name: str) -> bool:
+        """Whether projection `name`, a q, carries the score scale: fixed scales of blocks, short floats, are not multiplied."""
+        if self.spec.qk_norm or self.layers.static:
+            return False
+        encoding, fixed, _ = self._kind(f"{name}.weight")
+        return not (fixed and encoding is Encoding.INT4_BLOCK32)
 
     def _bias(self, path: str, norm: str) -> NDArray[np.float32] | None:
         """(rows,): the projection's own bias and what a folded LayerNorm's bias becomes behind its matrix; None where both are absent."""

@@ -59,8 +59,18 @@ def build(spec: ModelSpec, *, sequence_length: int | None = None, name: str = "m
 
 
 def from_language_model(model: LanguageModel) -> KerasModel:
-    """The Keras model of a language model, with its weights (as float32); encodings are not represented."""
+    """The Keras model of a language model, with its weights (as float32); encodings are not represented.
+
+    Activations of a model with ranges are rounded as its int8 graph rounds them (`edgelm.models.keras_static`).
+
+    Raises:
+        UnsupportedModelError: The model has ranges, but not of every site.
+    """
     keras_model = build(model.spec, name=_keras_name(model.name))
+    if model.ranges:
+        from edgelm.models.keras_static import with_ranges
+
+        keras_model = with_ranges(keras_model, model)
     set_weights(keras_model, model.weights)
     return keras_model
 

@@ -42,6 +42,10 @@ def logits(model: LanguageModel, ids: NDArray[np.integer[Any]], *, dtype: type[n
     return ReferenceSession(model, batch=ids.shape[0], dtype=dtype).extend(ids)
 
 
+Observe = Callable[[str, FloatArray], None]
+"""Told the name of a matrix (rows, columns) and what it is multiplied with, (batch, time, columns)."""
+
+
 class ReferenceSession:
     """Evaluates a model incrementally, keeping recurrent states or attention caches.
 
@@ -49,10 +53,20 @@ class ReferenceSession:
         model: The model; its encodings are ignored.
         batch: Streams that run side by side.
         dtype: What to compute in.
+        observe: Told the inputs of every product, the head's too. Of a GRU's recurrent matrix these are the states, also where the
+            candidate's rows are multiplied with reset ones.
     """
 
-    def __init__(self, model: LanguageModel, batch: int = 1, *, dtype: type[np.floating[Any]] = np.float32) -> None:
+    def __init__(
+        self,
+        model: LanguageModel,
+        batch: int = 1,
+        *,
+        dtype: type[np.floating[Any]] = np.float32,
+        observe: Observe = lambda name, inputs: None,
+    ) -> None:
         self.spec = model.spec
+        self._observe = observe
         self.batch = batch
         self._weights: dict[str, FloatArray] = {name: np.asarray(weight, dtype) for name, weight in model.weights.items()}
         self._dtype = dtype
@@ -102,13 +116,15 @@ class ReferenceSession:
         ids = np.asarray(ids)
         hidden = self._recurrent(self.spec, ids) if isinstance(self.spec, RecurrentSpec) else self._transformer(self.spec, ids)
         self.position += ids.shape[1]
-        table = self._weights["embedding.weight" if self.spec.tied_head else "head.weight"]
-        scores: FloatArray = hidden @ table.T  # (batch, time, vocab)
+        table = "embedding.weight" if self.spec.tied_head else "head.weight"
+        self._observe(table, hidden)
+        scores: FloatArray = hidden @ self._weights[table].T  # (batch, time, vocab)
         if self.spec.head_bias:
             scores += self._weights["head.bias"]
         return scores
 
     def _dense(self, x: FloatArray, name: str) -> FloatArray:
+        self._observe(f"{name}.weight", x)
         y: FloatArray = x @ self._weights[f"{name}.weight"].T
         bias = self._weights.get(f"{name}.bias")
         return y if bias is None else y + bias
@@ -130,13 +146,15 @@ class ReferenceSession:
         kernel = self._weights[f"layers.{layer}.recurrent.weight"].T
         bias = self._weights.get(f"layers.{layer}.recurrent.bias", np.zeros(1, self._dtype))
         state = [self._state[name] for name in spec.state_names if name.endswith(f"_{layer}")]
-        outputs = np.empty((*gates.shape[:2], spec.units[layer]), self._dtype)
+        outputs = np.empty((gates.shape[0], gates.shape[1] + 1, spec.units[layer]), self._dtype)
+        outputs[:, 0] = state[0]
         advance = _CELLS[spec.cell]
         for time in range(gates.shape[1]):
             state = advance(spec, gates[:, time], state, kernel, bias)
-            outputs[:, time] = state[0]
+            outputs[:, time + 1] = state[0]
+        self._observe(f"layers.{layer}.recurrent.weight", outputs[:, :-1])
         self._state |= dict(zip((name for name in spec.state_names if name.endswith(f"_{layer}")), state, strict=True))
-        return outputs
+        return outputs[:, 1:]
 
     def _transformer(self, spec: TransformerSpec, ids: NDArray[np.integer[Any]]) -> FloatArray:
         end = self.position + ids.shape[1]

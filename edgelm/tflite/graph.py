@@ -138,6 +138,18 @@ class Graph:
             self._made[key] = self._tensor(q.shape, "int8", name=f"{name}:unscaled", buffer=buffer, quantization=_ONE_SCALE)
         return self._made[key]
 
+    def rescaled_weight(self, name: str, q: QuantizedTensor, scales: NDArray[np.float32]) -> Tensor:
+        """An int8 weight with other row scales (rows,) than its own, which rows of zeros may have; it shares the buffer of `weight`."""
+        key, buffer = ("rescaled", name), self._pool.weight(name, q)
+        if key not in self._made:
+            self._made[key] = self._tensor(q.shape, "int8", name=name, buffer=buffer, quantization=Quantization(scales))
+        return self._made[key]
+
+    def accumulator_bias(self, values: NDArray[np.int32], scales: NDArray[np.float32]) -> Tensor:
+        """A bias (rows,) for int8 products: int32 multiples of its scales (rows,), those of the products."""
+        buffer = self._pool.content(np.ascontiguousarray(values).view(np.uint8))
+        return self._tensor(values.shape, "int32", name=f"bias_{buffer}", buffer=buffer, quantization=Quantization(scales))
+
     def row_scales(self, q: QuantizedTensor, *, column: bool = False) -> Tensor:
         """The scales of an int8 weight as a constant: (rows,) to multiply outputs with, or (rows, 1) to gather from."""
         if q.encoding is not Encoding.INT8 or q.scales is None:

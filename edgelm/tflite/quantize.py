@@ -21,6 +21,9 @@ BLOCK_COLUMNS = 32
 
 _LARGEST = {Encoding.INT8: 127, Encoding.INT4: 7, Encoding.INT4_BLOCK32: 7}
 
+# Weights are float32 products of integer and scale: dividing them again is off by 127 * 2^-23 at most.
+_OFF_GRID = 1e-3
+
 # One step holds this many weights: their float32 temporaries (4 MB) stay in the cache, and 135 M weights never exist twice.
 _CHUNK_WEIGHTS = 1 << 20
 
@@ -53,23 +56,41 @@ class QuantizedTensor:
         return int(self.data.nbytes) + (0 if self.scales is None else int(self.scales.nbytes))
 
 
-def quantize(weight: FloatArray, encoding: Encoding) -> QuantizedTensor:
+def quantize(
+    weight: FloatArray, encoding: Encoding, scales: NDArray[np.float32] | None = None, *, name: str = "a weight"
+) -> QuantizedTensor:
     """Rounds a weight to `encoding`: half to even, scale = max |w| / 127 (int8) or / 7 (int4) of each row or block.
 
     Args:
         weight: (rows, columns) float32 or float16, memory-mapped or not; (rows,) is taken for float32 only.
         encoding: The encoding to store it in.
+        scales: float32 (rows, blocks), one block a row for int8 and int4, where the weight lies on a grid already: it is stored as
+            weight / scale, exactly. For integer encodings only.
+        name: Of the weight, for errors about its scales.
 
     Raises:
-        UnsupportedModelError: A weight is NaN or infinite, is too large for float16, or the shape does not fit the encoding.
+        UnsupportedModelError: A weight is NaN or infinite, is too large for float16, the shape does not fit the encoding, or the weight
+            is not on the grid of its scales.
 
     Example:
         >>> q = quantize(np.array([[1.0, -0.5]], np.float32), Encoding.INT8)
         >>> q.data.view(np.int8).tolist(), float(q.scales[0]) == np.float32(1 / 127)
         ([127, -64], True)
+        >>> q = quantize(np.array([[1.0, -0.5]], np.float32), Encoding.INT8, np.array([[0.5]], np.float32))
+        >>> q.data.view(np.int8).tolist(), q.scales.tolist()
+        ([2, -1], [0.5])
     """
     _check_shape(weight, encoding)
-    return _QUANTIZERS[encoding](weight)
+    if scales is None:
+        return _QUANTIZERS[encoding](weight)
+    if encoding not in _LARGEST:
+        raise ValueError(f"{name} has scales, which {encoding} does not take")
+    return _quantize_integer(weight, encoding, _checked_scales(weight, encoding, scales, name), name)
+
+
+def _block_count(encoding: Encoding, columns: int) -> int:
+    """Scales that a row of `columns` weights has in an integer encoding."""
+    return columns // BLOCK_COLUMNS if encoding is Encoding.INT4_BLOCK32 else 1
 
 
 def dequantize(q: QuantizedTensor) -> NDArray[np.float32]:
@@ -156,20 +177,57 @@ def _quantize_float16(weight: FloatArray) -> QuantizedTensor:
     return QuantizedTensor(Encoding.FLOAT16, weight.shape, values.reshape(-1).view(np.uint8))
 
 
-def _quantize_integer(weight: FloatArray, encoding: Encoding) -> QuantizedTensor:
-    """int8 and int4: the scales of a row's blocks, then its values; int8 and int4 have one block a row."""
+def _quantize_integer(
+    weight: FloatArray, encoding: Encoding, fixed: NDArray[np.float32] | None = None, name: str = "a weight"
+) -> QuantizedTensor:
+    """int8 and int4: the scales of a row's blocks (`fixed`, or from the largest weights), then its values."""
     rows, columns = weight.shape
-    blocks = columns // BLOCK_COLUMNS if encoding is Encoding.INT4_BLOCK32 else 1
-    scales = np.empty((rows, blocks), np.float16 if encoding is Encoding.INT4_BLOCK32 else np.float32)
+    blocks, largest = _block_count(encoding, columns), _LARGEST[encoding]
+    scales = np.empty((rows, blocks), _scale_dtype(encoding))
     data = np.empty((rows * columns * encoding.bits + 7) // 8, np.uint8)
     for part, chunk in _row_chunks(weight):
         blocked = chunk.reshape(chunk.shape[0], blocks, -1)  # (rows, blocks, columns of a block)
-        scales[part] = _block_scales(blocked, _LARGEST[encoding], scales.dtype)
-        values = _round_to_scale(blocked, scales[part], _LARGEST[encoding])
+        scales[part] = _block_scales(blocked, largest, scales.dtype) if fixed is None else fixed[part]
+        if fixed is not None:
+            _require_on_grid(blocked, scales[part], largest, name)
+        values = _round_to_scale(blocked, scales[part], largest)
         packed = values.view(np.uint8).reshape(-1) if encoding is Encoding.INT8 else pack_int4(values)
         start = part.start * columns * encoding.bits // 8
         data[start : start + packed.size] = packed
-    return QuantizedTensor(encoding, weight.shape, data, scales if blocks > 1 or encoding is Encoding.INT4_BLOCK32 else scales.reshape(-1))
+    return QuantizedTensor(encoding, weight.shape, data, scales if encoding is Encoding.INT4_BLOCK32 else scales.reshape(-1))
+
+
+def _scale_dtype(encoding: Encoding) -> np.dtype[Any]:
+    return np.dtype(np.float16 if encoding is Encoding.INT4_BLOCK32 else np.float32)
+
+
+def _checked_scales(weight: FloatArray, encoding: Encoding, scales: NDArray[np.float32], name: str) -> NDArray[np.float32]:
+    """Given scales that a file can hold; those below the smallest (of a block of zeros) become it."""
+    wanted, dtype = (weight.shape[0], _block_count(encoding, weight.shape[1])), _scale_dtype(encoding)
+    if scales.shape != wanted:
+        raise UnsupportedModelError(f"{name} has scales of shape {scales.shape}", allowed=f"{wanted} for {encoding} {weight.shape}")
+    held = np.maximum(scales.astype(np.float32), np.float32(_SMALLEST_SCALE[dtype]))  # NaN stays NaN
+    if not (held <= np.finfo(dtype).max).all():
+        raise UnsupportedModelError(f"{name} has scales that {dtype} cannot hold", allowed=f"finite ones up to {np.finfo(dtype).max:g}")
+    if dtype == np.float16 and (held != _round_to_bfloat16(held)).any():
+        raise UnsupportedModelError(f"{name} has block scales of more than 8 significant bits", allowed="scales that bfloat16 can hold")
+    return held
+
+
+def _require_on_grid(blocked: NDArray[np.float32], scales: NDArray[Any], largest: int, name: str) -> None:
+    """The values of `blocked` (rows, blocks, columns of a block) are `scales` (rows, blocks) times integers up to `largest`."""
+    _require_finite(blocked)
+    scaled = blocked / scales.astype(np.float32)[:, :, None]
+    off = float(np.abs(scaled - np.rint(scaled)).max())
+    if off > _OFF_GRID:
+        raise UnsupportedModelError(
+            f"{name} lies up to {off:.3g} of a scale beside the grid of its scales",
+            allowed=f"up to {_OFF_GRID:g}",
+            fix="a step that changes a weight must drop its scales or change them too",
+        )
+    peak = float(np.abs(scaled).max())
+    if peak > largest + _OFF_GRID:
+        raise UnsupportedModelError(f"{name} has values of {peak:.0f} times its scale", allowed=f"-{largest} to {largest}")
 
 
 def _block_scales(blocked: NDArray[np.float32], largest: int, dtype: np.dtype[Any]) -> NDArray[Any]:

@@ -37,11 +37,15 @@ TENSOR_TYPES: Mapping[str, int] = {
 
 @dataclass(frozen=True)
 class Quantization:
-    """Scales of a tensor's first axis: float32 (rows,) or (1,), or the index of the float16 tensor that holds those of its blocks."""
+    """Scales of a tensor's first axis: float32 (rows,) or (1,), or the index of the float16 tensor that holds those of its blocks.
+
+    A number is scale * (integer - zero_point); only activations, which have one scale, have a zero point other than 0.
+    """
 
     scales: NDArray[np.float32] | None = None
     block_scales: int = -1
     block_size: int = 0
+    zero_point: int = 0
 
     @property
     def per_row(self) -> bool:
@@ -264,10 +268,11 @@ class _ModelPacker:
             schema.QuantizationParametersAddDetailsType(builder, schema.QuantizationDetails.BlockwiseQuantization)
             schema.QuantizationParametersAddDetails(builder, details)
             return int(schema.QuantizationParametersEnd(builder))
-        key = ("quantization", quantization.scales.tobytes())
+        key = ("quantization", quantization.scales.tobytes() + b"%d" % quantization.zero_point)
         if key not in self._shared:
             scale = self._shared_vector(quantization.scales)
-            zero_point = self._shared_vector(np.zeros(len(quantization.scales), np.int64))  # runtimes want as many as scales
+            zero_points = np.full(len(quantization.scales), quantization.zero_point, np.int64)  # runtimes want as many as scales
+            zero_point = self._shared_vector(zero_points)
             schema.QuantizationParametersStart(builder)
             schema.QuantizationParametersAddScale(builder, scale)
             schema.QuantizationParametersAddZeroPoint(builder, zero_point)

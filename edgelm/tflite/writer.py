@@ -16,7 +16,7 @@ Example:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar, overload
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
@@ -31,6 +31,8 @@ Operand = Tensor | float
 FusedActivation = Literal["relu", "relu6"]
 _FUSED = {None: "NONE", "relu": "RELU", "relu6": "RELU6"}
 
+_Builder = TypeVar("_Builder", bound="GraphBuilder")
+
 
 class ModelBuilder:
     """Builds one .tflite: subgraphs that share weights.
@@ -44,12 +46,18 @@ class ModelBuilder:
         self._pool = BufferPool()
         self._subgraphs: list[SubgraphRecord] = []
 
-    def subgraph(self, signature: str) -> GraphBuilder:
-        """A new subgraph, called by signature `signature`."""
+    @overload
+    def subgraph(self, signature: str) -> GraphBuilder: ...
+
+    @overload
+    def subgraph(self, signature: str, kind: type[_Builder]) -> _Builder: ...
+
+    def subgraph(self, signature: str, kind: type[GraphBuilder] | None = None) -> GraphBuilder:
+        """A new subgraph, called by signature `signature`, whose ops are those of `kind`."""
         if any(graph.signature == signature for graph in self._subgraphs):
             raise ValueError(f"two signatures are called {signature!r}")
         self._subgraphs.append(SubgraphRecord(signature))
-        return GraphBuilder(self._subgraphs[-1], self._pool)
+        return (kind or GraphBuilder)(self._subgraphs[-1], self._pool)
 
     def finish(self, metadata: Mapping[str, bytes] | None = None) -> bytes:
         """The bytes of the file; equal calls give equal bytes.
@@ -91,9 +99,6 @@ class GraphBuilder(Graph):
         """
         if len(ids.shape) != 1:
             raise UnsupportedModelError(f"an embedding lookup takes ids of one axis, not {ids.shape}", fix="reshape the ids to (-1,)")
-        quantization = self._quantization_of(table)
-        if quantization and quantization.block_size:
-            raise UnsupportedModelError("an int4-block32 table cannot be looked up", allowed="float32, float16, int8, int4 per row")
         if table.dtype == "int4" and table.shape[1] % 2:
             raise UnsupportedModelError(f"an int4 table of {table.shape[1]} columns cannot be looked up: rows must end on a byte")
         if table.dtype == "float16":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,8 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgelm.artifact import Artifact
+from edgelm.compress import records
+from edgelm.compress.records import StepRecord
 from edgelm.device.profile import DeviceProfile
-from edgelm.model import Imported, LanguageModel
+from edgelm.model import Imported, LanguageModel, SourceLogits
 from edgelm.models.ngram import NGram
 from edgelm.report import Check, Plot, Report, Table, number, verdict
 from edgelm.runtime.session import open_session
@@ -33,11 +35,21 @@ SCORING_BATCH = 32
 
 @dataclass(frozen=True)
 class Subject:
-    """What is judged: the artifact, its source if it is at hand, and what the lowering has to say."""
+    """What is judged.
+
+    Attributes:
+        artifact: The file.
+        imported: Its source, if it is at hand: loss of quality is against it.
+        notes: What the lowering has to say.
+        proven_against: What the file has to equal: the source, or the compressed model; None leaves the proof out.
+        records: What each step of the recipe did, when one of them looked at text.
+    """
 
     artifact: Artifact
     imported: Imported | None
     notes: tuple[str, ...]
+    proven_against: SourceLogits | None = None
+    records: tuple[StepRecord, ...] = ()
 
     @property
     def tokenizer(self) -> Tokenizer | None:
@@ -71,14 +83,14 @@ def judge(
     ahead = preflight.preflight(subject.artifact.tflite, profile, source=subject.artifact.name)
     findings: list[Finding] = []
     corpus = Corpus.open(data) if data else None
-    if ahead.runs and subject.imported:
+    if ahead.runs and subject.proven_against:
         on_stage("proving it equal to its source", 0, 0)
         findings.append(_proof(subject, profile, corpus, threads))
     if ahead.runs and corpus:
         findings.append(_quality(subject, profile, corpus, quality_tokens, threads, on_stage))
     on_stage("measuring size, memory and time", 0, 0)
     spent = budget.budget(subject.artifact.tflite, profile, source=subject.artifact.name, threads=threads, measured=ahead.runs)
-    findings = [Finding(spent.checks, spent.tables, spent.plots), *findings, _ahead(ahead, profile)]
+    findings = [Finding(spent.checks, spent.tables, spent.plots), *findings, _compression(subject.records), _ahead(ahead, profile)]
     return Report(
         title=f"{subject.artifact.name} for {profile.name}",
         facts=_facts(subject, profile),
@@ -87,6 +99,11 @@ def judge(
         plots=tuple(plot for finding in findings for plot in finding.plots),
         next_commands=_next_commands(subject, profile, data, spent.next_commands),
     )
+
+
+def _compression(done: Sequence[StepRecord]) -> Finding:
+    """What the recipe's steps did, where one of them looked at text."""
+    return Finding(tables=(records.record_table(done),), plots=(records.size_plot(done),)) if done else Finding()
 
 
 def _ahead(result: preflight.PreflightResult, profile: DeviceProfile) -> Finding:
@@ -101,15 +118,16 @@ def _ahead(result: preflight.PreflightResult, profile: DeviceProfile) -> Finding
 
 
 def _proof(subject: Subject, profile: DeviceProfile, corpus: Corpus | None, threads: int) -> Finding:
-    imported, tokenizer = subject.imported, subject.tokenizer
-    assert imported is not None  # judge asks for it
+    imported, tokenizer, expected = subject.imported, subject.tokenizer, subject.proven_against
+    assert imported is not None and expected is not None  # judge asks for them
     tokens, text = _probe(imported, tokenizer, corpus)
     runtimes = preflight.runtimes(subject.artifact.tflite, profile)
-    results = parity.parity_on(runtimes, imported.source_logits, subject.artifact.tflite, tokens, threads=threads)
+    results = parity.parity_on(runtimes, expected, subject.artifact.tflite, tokens, threads=threads)
     limits = limits_for(subject.artifact.encodings.values())
     several = len(results) > 1
     checks = tuple(check for result in results.values() for check in parity.checks(result, limits, result.runtime if several else ""))
-    rows = (("compared on", f"{len(tokens)} positions of {text}"), ("allowed because", limits.reason))
+    what = "the source" if expected is imported.source_logits else "the compressed model"
+    rows = (("compared with", what), ("compared on", f"{len(tokens)} positions of {text}"), ("allowed because", limits.reason))
     note = Table("Proof", ("question", "answer"), rows, detail=True)
     return Finding(checks, (note,))
 
@@ -139,7 +157,8 @@ def _quality(subject: Subject, profile: DeviceProfile, corpus: Corpus, limit: in
         "unigram": NGramScorer(NGram.fit(train, tokenizer.vocab_size, order=1)),
     }
     if subject.imported:
-        spec = subject.artifact.spec
+        source = subject.imported.model
+        spec = source.spec if isinstance(source, LanguageModel) else None
         longest = spec.max_positions if isinstance(spec, TransformerSpec) else SourceScorer.max_tokens
         scorers["source"] = SourceScorer(subject.imported.source_logits, max_tokens=longest)
     figures = {}

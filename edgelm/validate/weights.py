@@ -7,11 +7,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from edgelm import recipe as recipes
-from edgelm.compress.quantize import chosen_encoding
+from edgelm.compress.encoding_choice import chosen_encoding
 from edgelm.device.cost import TABLES, encoding_of, scale_bytes, step_cost, stored_bytes
 from edgelm.device.latency import predict
 from edgelm.device.profile import DeviceProfile
-from edgelm.recipe import Quantize, Recipe
+from edgelm.recipe import Recipe
+from edgelm.recipe_steps import Quantize
 from edgelm.spec import Encoding
 from edgelm.tflite.reader import TensorInfo, TfliteModel
 
@@ -128,7 +129,7 @@ def predictions(model: TfliteModel, signature: str, profile: DeviceProfile) -> t
     for name in recipes.shipped():
         recipe = recipes.load(name)
         step = recipe.steps[-1]
-        if isinstance(step, Quantize) and _possible(recipe, model, profile):
+        if isinstance(step, Quantize) and not recipe.wants_data and _possible(recipe, model, profile):
             encodings, size = _repacked(model, step)
             estimate = predict(step_cost(model, signature, encodings), profile)
             found.append(Prediction(name, size / MB, estimate.ms_per_token))

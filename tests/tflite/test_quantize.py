@@ -14,6 +14,7 @@ from edgelm.spec import Encoding
 from edgelm.tflite.quantize import QuantizedTensor, dequantize, integer_values, pack_int4, quantize, unpack_int4
 
 INTEGERS = (Encoding.INT8, Encoding.INT4, Encoding.INT4_BLOCK32)
+LARGEST = {Encoding.INT8: 127, Encoding.INT4: 7, Encoding.INT4_BLOCK32: 7}
 
 # Within what models hold; beyond 458,000 a block's float16 scale overflows, which is tested by itself.
 VALUES = st.floats(-1000, 1000, width=32)
@@ -63,6 +64,61 @@ def test_values_on_the_grid_are_kept_exactly(weight: np.ndarray, encoding: Encod
     on_grid = dequantize(quantize(weight, encoding))
     again = quantize(on_grid, encoding)
     assert np.allclose(dequantize(again), on_grid, rtol=1e-2, atol=1e-6)
+
+
+@given(st.sampled_from(INTEGERS), st.integers(0, 2**32 - 1), st.integers(1, 127))
+def test_given_scales_are_kept_and_the_weight_with_them(encoding: Encoding, seed: int, largest: int) -> None:
+    rng = np.random.default_rng(seed)
+    largest = min(largest, LARGEST[encoding])
+    blocks = 2 if encoding is Encoding.INT4_BLOCK32 else 1
+    codes = rng.integers(-largest, largest + 1, (3, 64))
+    scales = np.exp(rng.uniform(-9, 3, (3, blocks))).astype(np.float32)  # the least is twice the smallest normal float16
+    if encoding is Encoding.INT4_BLOCK32:
+        scales = (scales.view(np.uint32) & np.uint32(0xFFFF0000)).view(np.float32)  # bfloat16
+    weight = (codes.reshape(3, blocks, -1) * scales[:, :, None]).reshape(3, 64).astype(np.float32)
+    q = quantize(weight, encoding, scales)
+    assert np.array_equal(integer_values(q), codes)
+    assert np.array_equal(dequantize(q), weight)
+    assert np.array_equal(np.asarray(q.scales, np.float32).reshape(3, blocks), scales)
+
+
+@pytest.mark.parametrize("encoding", INTEGERS)
+def test_what_is_not_on_the_grid_of_its_scales_is_refused_by_name(encoding: Encoding) -> None:
+    largest, scale = LARGEST[encoding], np.full((2, 1), 0.5, np.float32)
+    weight = np.full((2, 32), 0.5 * largest, np.float32)
+    assert np.array_equal(dequantize(quantize(weight, encoding, scale)), weight)
+    beside = weight.copy()
+    beside[1, 31] += 1e-3
+    with pytest.raises(UnsupportedModelError, match="head lies up to 0.002 of a scale beside"):
+        quantize(beside, encoding, scale, name="head")
+    beyond = weight.copy()
+    beyond[0, 0] += 0.5
+    with pytest.raises(UnsupportedModelError, match=f"head has values of {largest + 1} times its scale"):
+        quantize(beyond, encoding, scale, name="head")
+    beside[1, 31] = np.nan
+    with pytest.raises(UnsupportedModelError, match="NaN or infinite"):
+        quantize(beside, encoding, scale)
+
+
+def test_scales_that_a_file_cannot_hold_are_refused_by_name() -> None:
+    weight = np.ones((2, 64), np.float32)
+    with pytest.raises(UnsupportedModelError, match=r"head has scales of shape \(2, 1\)"):
+        quantize(weight, Encoding.INT4_BLOCK32, np.ones((2, 1), np.float32), name="head")
+    with pytest.raises(UnsupportedModelError, match="8 significant bits"):
+        quantize(weight, Encoding.INT4_BLOCK32, np.full((2, 2), 1 + 2.0**-8, np.float32))
+    for bad in (np.nan, np.inf):
+        with pytest.raises(UnsupportedModelError, match="cannot hold"):
+            quantize(weight, Encoding.INT8, np.full((2, 1), bad, np.float32))
+    with pytest.raises(ValueError, match="float32 does not take"):
+        quantize(weight, Encoding.FLOAT32, np.ones((2, 1), np.float32))
+
+
+@pytest.mark.parametrize("encoding", INTEGERS)
+def test_a_row_of_zeros_may_have_the_scale_zero(encoding: Encoding) -> None:
+    weight = np.stack([np.zeros(32), np.ones(32)]).astype(np.float32)
+    q = quantize(weight, encoding, np.array([[0.0], [1.0]], np.float32))
+    assert np.array_equal(dequantize(q), weight)
+    assert (q.scales >= np.finfo(q.scales.dtype).tiny).all()  # XNNPACK refuses zero and subnormal scales
 
 
 @given(hnp.arrays(np.int8, st.integers(1, 65), elements=st.integers(-8, 7)))

@@ -1,0 +1,71 @@
+"""Quantization-aware training: the grid that was trained is the grid in the file, and training pays."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from trained_models import FAMILIES, RETRAIN, Family, data_of, perplexity, shipped, trained
+
+from edgelm.compress import qat
+from edgelm.recipe_steps import NO_TRAINING, Qat, Training
+from edgelm.spec import Encoding
+
+INT8, BLOCKS = Encoding.INT8, Encoding.INT4_BLOCK32
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("encoding", [Encoding.INT8, Encoding.INT4, Encoding.INT4_BLOCK32])
+def test_the_file_holds_exactly_what_was_trained(family: Family, encoding: Encoding) -> None:
+    model = trained(family)
+    result = qat.apply(model, Qat(encoding, encoding, encoding, train=RETRAIN), data_of(model))
+    stored = shipped(result)
+    assert stored
+    for name, matrix in stored.items():
+        parts = [result.float32(part) for part in _parts(name)]
+        assert np.array_equal(matrix.weight, np.concatenate(parts)), name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES)
+def test_training_on_the_grid_beats_rounding_to_it(family: Family) -> None:
+    model = trained(family)
+    rounded, learned = (
+        qat.apply(model, Qat(Encoding.INT4, Encoding.INT4, Encoding.INT4, train=train), data_of(model)) for train in (NO_TRAINING, RETRAIN)
+    )
+    assert perplexity(learned) < perplexity(rounded)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES)
+def test_preserved_zeros_are_zeros_in_the_file(family: Family) -> None:
+    model = trained(family)
+    weights = {name: np.where(np.abs(w) > np.median(np.abs(w)), w, 0) if w.ndim == 2 else w for name, w in model.weights.items()}
+    half = model.replace(weights=weights)
+    stored = shipped(qat.apply(half, Qat(INT8, INT8, INT8, preserve=("sparsity",), train=RETRAIN), data_of(model)))
+    for name, matrix in stored.items():
+        zeros = np.concatenate([weights[part] for part in _parts(name)]) == 0
+        assert not matrix.codes[zeros].any(), name
+
+
+def test_coverage_says_what_is_trained_and_why_not() -> None:
+    model = trained("lstm")
+    step = Qat(BLOCKS, INT8, Encoding.FLOAT16, keep_float=("layers.0.input.*",))
+    rows = {row.name: row for row in qat.coverage(model, step)}
+    assert rows["layers.0.recurrent.weight"].how == "QAT"
+    assert rows["embedding.weight"].encoding is INT8
+    assert (rows["layers.0.input.weight"].how, rows["layers.0.input.weight"].why) == ("float", "kept float by the recipe")
+    assert rows["hidden.0.weight"].how == "post-training"
+
+
+def test_nothing_is_changed_in_the_model_that_is_given() -> None:
+    model = trained("lstm")
+    before = {name: weight.copy() for name, weight in model.weights.items()}
+    qat.apply(model, Qat(INT8, INT8, INT8, train=Training(epochs=0.1, sequence_length=32)), data_of(model))
+    assert all(np.array_equal(before[name], weight) for name, weight in model.weights.items())
+    assert not model.scales
+
+
+def _parts(name: str) -> list[str]:
+    """The canonical weights in a stored matrix; names are joined by + where rows are."""
+    return [part.partition(":")[0] for part in name.split("+")]
