@@ -83,7 +83,9 @@ class _Seen:
         """Takes values of any shape."""
         flat = x.reshape(-1)
         if not np.isfinite(flat).all():
-            raise UnsupportedModelError(f"activation {self.site} is NaN or infinite on the calibration text", fix="look at the training run")
+            raise UnsupportedModelError(
+                f"activation {self.site} is NaN or infinite on the calibration text", fix="look at the training run"
+            )
         self.low, self.high = min(self.low, float(flat.min())), max(self.high, float(flat.max()))
         taken = flat[:: self._every].copy()
         self._kept.append(taken)

@@ -15,9 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgelm import source
-from edgelm.compress.batches import Batch
 from edgelm.compress.objective import Objective
-from edgelm.compress.settings import TrainingError
 from edgelm.compress.step_data import StepData
 from edgelm.errors import RecipeError
 from edgelm.model import Imported, LanguageModel

@@ -20,8 +20,8 @@ Tensor = Any
 Variables = Mapping[str, Any]
 
 BLOCK_COLUMNS = 32
-SMALLEST_SCALE = 2.0**-14
-"""The smallest normal float16: runtimes refuse scales that are zero or subnormal."""
+SMALLEST_SCALE = {Encoding.INT8: 2.0**-100, Encoding.INT4: 2.0**-100, Encoding.INT4_BLOCK32: 2.0**-14}
+"""Runtimes refuse scales that are zero or subnormal; those of blocks are float16."""
 
 LARGEST = {Encoding.INT8: 127, Encoding.INT4: 7, Encoding.INT4_BLOCK32: 7}
 """Encoding -> its largest integer; grids are symmetric."""
@@ -165,7 +165,7 @@ def times(codes: Tensor, scales: Tensor) -> Tensor:
 
 def shippable(scales: Tensor, encoding: Encoding) -> Tensor:
     """Scales that a file can hold: not below the smallest, and bfloat16 numbers where they belong to blocks."""
-    scales = tf.maximum(scales, SMALLEST_SCALE)
+    scales = tf.maximum(scales, SMALLEST_SCALE[encoding])
     return tf.cast(tf.cast(scales, tf.bfloat16), tf.float32) if encoding is Encoding.INT4_BLOCK32 else scales
 
 
@@ -184,11 +184,11 @@ def least_error_scales(weight: NDArray[np.float32], encoding: Encoding, largest:
     """
     rows, columns = weight.shape
     blocked = weight.reshape(rows, columns // BLOCK_COLUMNS if encoding is Encoding.INT4_BLOCK32 else 1, -1)
-    peak = np.maximum(np.abs(blocked).max(axis=2), SMALLEST_SCALE * largest)  # (rows, blocks)
+    peak = np.maximum(np.abs(blocked).max(axis=2), SMALLEST_SCALE[encoding] * largest)  # (rows, blocks)
     best, least = peak / largest, np.full(peak.shape, np.inf, np.float32)
     for share in np.linspace(1.0, 0.025, 40, dtype=np.float32):
         scale = peak * share / largest
         rounded = np.clip(np.rint(blocked / scale[:, :, None]), -largest, largest) * scale[:, :, None]
         error = np.square(rounded - blocked).sum(axis=2)
         best, least = np.where(error < least, scale, best), np.minimum(error, least)
-    return np.maximum(best, SMALLEST_SCALE).astype(np.float32)
+    return np.maximum(best, SMALLEST_SCALE[encoding]).astype(np.float32)

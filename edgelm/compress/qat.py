@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -42,15 +43,14 @@ def apply(model: LanguageModel, step: Qat, data: StepData) -> LanguageModel:
     """The model trained on its grid: weights, encodings and the scales that training fixed.
 
     Raises:
-        RecipeError: An encoding that has no grid.
+        RecipeError: An encoding that has no grid, or clusters to keep where there are none.
         TrainingError: From the loop.
     """
     from edgelm.compress import constrained
     from edgelm.compress.fit import fit
 
     rows = coverage(model, step)
-    grids = {row.name: _grid(model, row, step) for row in rows if row.how == "QAT"}
-    trained = constrained.constrain(model, grids)
+    trained = constrained.constrain(model, _grids(model, rows, step))
     if step.train.epochs:
         fit(trained, step.train, data)
     weights, scales = constrained.release(trained, model)
@@ -85,12 +85,30 @@ def _covered(name: str, encoding: Encoding, columns: int) -> Covered:
     return Covered(name, "QAT", encoding)
 
 
-def _grid(model: LanguageModel, row: Covered, step: Qat) -> Grid:
+def _grids(model: LanguageModel, rows: Sequence[Covered], step: Qat) -> dict[str, Grid]:
+    """Canonical name -> grid: shared codes where an earlier step made some and they are to be kept, else the encoding's own.
+
+    Raises:
+        RecipeError: There are no clusters to keep.
+    """
+    from edgelm.compress.codebook import codebook_grids
+
+    sparse = "sparsity" in step.preserve
+    grids: dict[str, Grid] = {row.name: _grid(model, row, sparse) for row in rows if row.how == "QAT"}
+    if "clusters" not in step.preserve:
+        return grids
+    shared = codebook_grids(model, [row.name for row in rows if row.encoding is Encoding.INT8], preserve_sparsity=sparse)
+    if not shared:
+        raise RecipeError("qat: preserve = clusters, and the model has none", fix="put a cluster step before it; its weights are int8")
+    return grids | shared
+
+
+def _grid(model: LanguageModel, row: Covered, sparse: bool) -> Grid:
     """Max-scaled at 8 bits, where clipping gains nothing; learned scales at 4."""
     from edgelm.compress.grids import LARGEST, IntegerGrid, LearnedGrid
 
     weight = model.float32(row.name)  # (rows, columns)
-    mask = (weight != 0).astype(np.float32) if "sparsity" in step.preserve else None
+    mask = (weight != 0).astype(np.float32) if sparse else None
     if row.encoding is Encoding.INT8:
         return IntegerGrid(row.encoding, mask)
     return LearnedGrid(row.encoding, LARGEST[row.encoding], mask)

@@ -84,7 +84,8 @@ def run(
     """
     recipe_order.check(steps)
     require_data(steps, data)
-    on_table(cost_table(costs(steps, data)))
+    if any(step.wants_data for step in steps):
+        on_table(cost_table(costs(steps, data)))
     if data and cache:
         data = dataclasses.replace(data, teachers=cache / TEACHERS)
     figures: Figures | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
@@ -25,7 +26,7 @@ BFLOAT16 = "auto_mixed_precision_onednn_bfloat16"
 
 @contextmanager
 def multiplying_in(precision: Precision) -> Iterator[None]:
-    """TensorFlow functions that run inside multiply matrices in that precision, where the processor can; the old option comes back."""
+    """TensorFlow functions that run inside multiply matrices in that precision; afterwards the option is as it was."""
     import tensorflow as tf
 
     before = tf.config.optimizer.get_experimental_options().get(BFLOAT16, False)
@@ -34,6 +35,15 @@ def multiplying_in(precision: Precision) -> Iterator[None]:
         yield
     finally:
         tf.config.optimizer.set_experimental_options({BFLOAT16: before})
+
+
+def multiplies_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """This processor has instructions for it (AVX512_BF16, AMX, Arm BF16); without them it would be slower than float32.
+
+    Args:
+        cpuinfo: Where Linux names them; elsewhere the answer is no.
+    """
+    return cpuinfo.is_file() and "bf16" in cpuinfo.read_text(encoding="utf-8", errors="replace")
 
 
 class Steps:
@@ -53,6 +63,7 @@ class Steps:
         import tf_keras
 
         self.model, self.settings, self.objective = model, settings, objective
+        self._bfloat16 = settings.precision == "bfloat16" and multiplies_bfloat16()
         self._both = split(model).both if objective.wants_hidden else None
         self.strategy = model.distribute_strategy
         with self.strategy.scope():
@@ -78,7 +89,7 @@ class Steps:
         extra = self.objective.extra(batch)
         if self._train is None:
             self._train = self._train_function(extra)
-        with multiplying_in(self.settings.precision):
+        with multiplying_in("bfloat16" if self._bfloat16 else "float32"):
             return float(self._train(*self._tensors(batch), tf.constant(batch.predicted, tf.float32), *self._of_replicas(extra)))
 
     def _train_function(self, extra: Sequence[NDArray[Any]]) -> Callable[..., Tensor]:
@@ -143,10 +154,13 @@ class Steps:
         """The weighted sum of the objective's losses."""
         import tensorflow as tf
 
-        if self._both is None:
-            logits = self.model(ids, training=True)  # (batch, time, vocab)
-            return tf.reduce_sum(self.objective.of_logits(ids, targets, logits, *extra) * weights)
-        hidden, logits = self._both(ids, training=True)  # (batch, time, size), (batch, time, vocab)
+        from edgelm.models.fused_lstm import fused_lstms
+
+        with fused_lstms(self.model, self._bfloat16):
+            outputs = (self._both or self.model)(ids, training=True)
+        if self._both is None:  # the outputs are logits (batch, time, vocab)
+            return tf.reduce_sum(self.objective.of_logits(ids, targets, outputs, *extra) * weights)
+        hidden, logits = outputs  # (batch, time, size), (batch, time, vocab)
         losses = self.objective.of_logits(ids, targets, logits, *extra) + self.objective.of_hidden(hidden, *extra)
         return tf.reduce_sum(losses * weights)
 

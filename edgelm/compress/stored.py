@@ -28,7 +28,7 @@ class Figures:
     """What a model has come to.
 
     Attributes:
-        perplexity: A token, on validation documents, by the weights as they are stored; None without text.
+        perplexity: A token, on validation documents, by the weights as they are stored and activations in float; None without text.
         parameters: Weights; a tied table counts once.
         nonzeros: Stored weights that are not zero.
         distinct_values: Most different stored values of a matrix: integers where it is stored as such.

@@ -49,8 +49,13 @@ class TeacherStore:
         place, total = self.folder / key, len(windows.tokens)
         index = np.uint16 if self.teacher.vocab_size <= 1 << 16 else np.int32
         if not place.exists():
-            self._make(place, {"indices": ((total, self.top_k), index), "log_probs": ((total, self.top_k + 1), np.float16), "done": ((total,), bool)})
-        self.indices, self.log_probs, self.done = (np.load(place / f"{name}.npy", mmap_mode="r+") for name in ("indices", "log_probs", "done"))
+            self._make(
+                place,
+                {"indices": ((total, self.top_k), index), "log_probs": ((total, self.top_k + 1), np.float16), "done": ((total,), bool)},
+            )
+        self.indices, self.log_probs, self.done = (
+            np.load(place / f"{name}.npy", mmap_mode="r+") for name in ("indices", "log_probs", "done")
+        )
 
     def _make(self, place: Path, arrays: dict[str, tuple[tuple[int, ...], Any]]) -> None:
         """Empty files, which take room as they are filled; all of them or none."""

@@ -53,7 +53,7 @@ class StaticLayerBuilder(LayerBuilder):
         store: The weights, of a model with ranges.
 
     Raises:
-        UnsupportedModelError: A site has no range, a matrix is not int8, or the form is that of an old runtime.
+        UnsupportedModelError: A site has no range, or a matrix is not int8.
     """
 
     static = True
@@ -72,13 +72,13 @@ class StaticLayerBuilder(LayerBuilder):
         return self._product(x, key, self.store.whole(key), bias)
 
     def add(self, a: Tensor, b: Tensor, site: str) -> Tensor:
-        """a + b, int8 with the range of `site`."""
+        """A + b, int8 with the range of `site`."""
         if a.dtype == b.dtype == "int8":
             return self.g.integer_add(a, b, self._affines[site])
         return self.g.quantize(self.g.add(a, b), self._affines[site])
 
     def mul(self, a: Tensor, b: Tensor, site: str) -> Tensor:
-        """a * b, int8 with the range of `site`."""
+        """A * b, int8 with the range of `site`."""
         if a.dtype == b.dtype == "int8":
             return self.g.integer_mul(a, b, self._affines[site])
         return self.g.quantize(self.g.mul(a, b), self._affines[site])
@@ -120,11 +120,6 @@ class StaticLayerBuilder(LayerBuilder):
 
     @staticmethod
     def _check(store: WeightStore) -> None:
-        if store.form != "litert":
-            raise UnsupportedModelError(
-                "int8 activations with fixed ranges need kernels with one scale a row, which tflite-runtime 2.14 lacks",
-                fix="convert with a recipe for litert, or with dynamic activations",
-            )
         for name, weight in store.model.weights.items():
             if weight.ndim == 2 and name != "positions.weight" and store.model.encoding(name) is not Encoding.INT8:
                 raise UnsupportedModelError(

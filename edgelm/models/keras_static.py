@@ -72,7 +72,7 @@ def _rounded_rnn(name: str, known: Mapping[str, Affine], spec: RecurrentSpec) ->
 
 
 def fake_quant(x: Tensor, affine: Affine) -> Tensor:
-    """x on the int8 grid of a scale and a zero point, straight-through, in x's dtype."""
+    """X on the int8 grid of a scale and a zero point, straight-through, in x's dtype."""
     scale, zero_point = affine
     low, high = scale * (-128 - zero_point), scale * (127 - zero_point)
     return tf.cast(tf.quantization.fake_quant_with_min_max_args(tf.cast(x, tf.float32), low, high), x.dtype)

@@ -113,7 +113,7 @@ def affines(model: LanguageModel) -> Mapping[str, tuple[float, int]]:
 
 
 def round_to_int8(x: FloatArray, affine: tuple[float, int]) -> FloatArray:
-    """x (any shape) on the grid of an affine, in x's dtype: what a DEQUANTIZE gives back."""
+    """X (any shape) on the grid of an affine, in x's dtype: what a DEQUANTIZE gives back."""
     scale, zero_point = affine
     rounded: FloatArray = x / x.dtype.type(scale)
     np.rint(rounded, out=rounded)

@@ -43,12 +43,13 @@ class Tensor:
 
 
 class BufferPool:
-    """The buffers of one file: weights by name, constants and scales by content."""
+    """The buffers of one file: equal content shares one; weights with other scales do not, for kernels may keep what they packed by buffer."""
 
     def __init__(self) -> None:
         self.buffers: list[NDArray[np.uint8]] = [np.empty(0, np.uint8)]  # number 0 is the buffer of computed tensors
         self._by_content: dict[bytes, int] = {}
         self._by_name: dict[str, tuple[int, QuantizedTensor]] = {}
+        self._by_weight: dict[bytes, int] = {}
 
     def content(self, data: NDArray[np.uint8]) -> int:
         """The index of a buffer with these bytes; a new one only when there is none yet."""
@@ -58,10 +59,13 @@ class BufferPool:
         return self._by_content[key]
 
     def weight(self, name: str, q: QuantizedTensor) -> int:
-        """The index of the buffer of weight `name`."""
-        index, stored = self._by_name.setdefault(name, (len(self.buffers), q))
-        if index == len(self.buffers):
-            return self._append(q.data)
+        """The index of the buffer of weight `name`; layers that share their weights have one for all of them."""
+        if name not in self._by_name:
+            key = hashlib.sha256(q.data.data)
+            key.update(f"{q.encoding} {q.shape}".encode() + (b"" if q.scales is None else q.scales.tobytes()))
+            index = self._by_weight.setdefault(key.digest(), len(self.buffers))
+            self._by_name[name] = (index if index < len(self.buffers) else self._append(q.data), q)
+        index, stored = self._by_name[name]
         if stored is not q and not _same(stored, q):
             raise ValueError(f"two different weights are called {name!r}")
         return index

@@ -50,7 +50,7 @@ class StaticGraphBuilder(GraphBuilder):
         self._rounded: dict[tuple[int, Affine], Tensor] = {}
 
     def quantize(self, x: Tensor, to: Affine) -> Tensor:
-        """x as int8; an int8 tensor that has this scale and zero point already is returned as it is."""
+        """X as int8; an int8 tensor that has this scale and zero point already is returned as it is."""
         if x.dtype == "int8" and self.affine(x) == to:
             return x
         key = (x.index, to)
@@ -66,7 +66,7 @@ class StaticGraphBuilder(GraphBuilder):
         return Affine(float(known.scales[0]), known.zero_point)
 
     def integer_fully_connected(self, x: Tensor, w: Tensor, bias: Tensor | None, to: Affine) -> Tensor:
-        """x int8 (..., columns) times int8 w (rows, columns) transposed, plus int32 bias (rows,) -> int8 (..., rows)."""
+        """X int8 (..., columns) times int8 w (rows, columns) transposed, plus int32 bias (rows,) -> int8 (..., rows)."""
         options = schema.FullyConnectedOptionsT()
         options.keepNumDims = True
         return self._integer_op("FULLY_CONNECTED", [x, w, bias], (*x.shape[:-1], w.shape[0]), to, options)

@@ -164,6 +164,6 @@ def _encoding(weight: StoredWeight, step: Quantize) -> Encoding:
     """What the lowering makes of a weight: 4-bit forms that its shape does not allow become int8."""
     name, columns = weight.name, weight.tensor.shape[-1]
     wanted = chosen_encoding(name, step)
-    blocks = wanted is Encoding.INT4_BLOCK32 and (columns % BLOCK_COLUMNS or weight.looked_up)
+    blocks = wanted is Encoding.INT4_BLOCK32 and columns % BLOCK_COLUMNS
     halves = wanted is Encoding.INT4 and columns % 2
     return Encoding.INT8 if blocks or halves else wanted

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -21,8 +23,10 @@ def documents(count: int, seed: int) -> list[NDArray[np.int64]]:
     return [(random.integers(48) + np.cumsum(random.integers(1, 3, random.integers(10, 50)))) % 48 for _ in range(count)]
 
 
-def trained(spec: ModelSpec) -> LanguageModel:
-    """Trained for some seconds, from a fixed seed."""
+@functools.cache
+def trained(kind: str) -> LanguageModel:
+    """Trained for some seconds, once for all tests, from a fixed seed."""
+    spec = SPECS[kind]
     import tf_keras
 
     from edgelm.compress.finetune import TrainSettings, train
@@ -30,7 +34,7 @@ def trained(spec: ModelSpec) -> LanguageModel:
 
     tf_keras.utils.set_random_seed(0)
     model = keras_model.build(spec)
-    settings = TrainSettings(epochs=8, batch_size=8, sequence_length=24, learning_rate=1e-2, warmup_steps=5, strategy="none")
+    settings = TrainSettings(epochs=5, batch_size=8, sequence_length=24, learning_rate=1e-2, warmup_steps=5, strategy="none")
     train(model, documents(120, 0), documents(20, 1), settings)
     return LanguageModel(spec, keras_model.get_weights(model))
 

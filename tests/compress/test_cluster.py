@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
-from trained_models import FAMILIES, RETRAIN, Family, data_of, perplexity, shipped, trained
+from trained_models import FAMILIES, RETRAIN, SPECS, Family, data_of, perplexity, shipped, trained
 
 from edgelm.compress import cluster, constrained, fit, kmeans
 from edgelm.compress.codebook import codebook_grids
@@ -17,7 +17,7 @@ from edgelm.errors import RecipeError, UnsupportedModelError
 from edgelm.model import LanguageModel
 from edgelm.models import keras_model
 from edgelm.recipe_steps import NO_TRAINING, CentroidStart, Cluster
-from edgelm.spec import Encoding
+from edgelm.spec import Encoding, weight_shapes
 
 FEW = 4
 """Clusters so few that a tiny model suffers."""
@@ -135,12 +135,12 @@ def test_a_clustered_model_is_trained_further_within_its_clusters(family: Family
 
 
 def test_matrices_without_row_scales_have_no_clusters() -> None:
-    model = trained("lstm")
+    model = _fresh()
     assert codebook_grids(model, list(model.weights)) == {}
 
 
 def test_skipped_matrices_stay_as_they_are() -> None:
-    model = trained("lstm")
+    model = _fresh()
     result = cluster.apply(model, Cluster(skip=("embedding.*",), train=NO_TRAINING), None)
     assert result.weights["embedding.weight"] is model.weights["embedding.weight"]
     assert "embedding.weight" not in result.encodings
@@ -148,11 +148,16 @@ def test_skipped_matrices_stay_as_they_are() -> None:
 
 
 def test_nothing_to_cluster_and_nothing_to_train_on_are_refused() -> None:
-    model = trained("lstm")
+    model = _fresh()
     with pytest.raises(RecipeError, match="skipped"):
         cluster.apply(model, Cluster(skip=("*",), train=NO_TRAINING), None)
     with pytest.raises(RecipeError, match="no text"):
         cluster.apply(model, Cluster(), None)
+
+
+def _fresh() -> LanguageModel:
+    shapes = weight_shapes(SPECS["lstm"])
+    return LanguageModel(SPECS["lstm"], {name: np.resize(_normal(8, 64), shape) for name, shape in shapes.items()})
 
 
 def _perplexity_of_valid(model: LanguageModel) -> float:

@@ -122,7 +122,9 @@ def test_the_embedding_starts_as_the_closest_table_of_its_rank() -> None:
     ],
     ids=["lstm", "another family"],
 )
-def test_a_student_with_a_teacher_beats_the_same_without(student: dict[str, Any], teacher: LanguageModel, data: StepData, tmp_path: Path) -> None:
+def test_a_student_with_a_teacher_beats_the_same_without(
+    student: dict[str, Any], teacher: LanguageModel, data: StepData, tmp_path: Path
+) -> None:
     alone = apply(teacher, Distill(student, alpha=1.0, train=QUICK), data)
     taught = apply(teacher, Distill(student, alpha=0.1, top_k=4, train=QUICK), dataclasses.replace(data, teachers=tmp_path))
     assert taught.spec == alone.spec == student_spec(teacher.spec, student)

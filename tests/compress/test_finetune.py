@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import math
@@ -20,6 +21,8 @@ from hypothesis import strategies as st
 from edgelm.compress import checkpoint
 from edgelm.compress.batches import batches, cut, share
 from edgelm.compress.finetune import Progress, TrainingError, TrainResult, TrainSettings, train
+from edgelm.compress.objective import cross_entropy
+from edgelm.compress.steps import multiplies_bfloat16
 from edgelm.compress.strategy import resolve
 from edgelm.spec import DenseLayer, RecurrentSpec, TransformerSpec
 
@@ -291,3 +294,85 @@ def test_two_replicas_compute_what_one_does() -> None:
     ran = subprocess.run([sys.executable, "-c", REPLICAS], capture_output=True, text=True, env=environment, check=False)
     assert ran.returncode == 0, ran.stderr[-2000:]
     assert float(ran.stdout.split()[-1]) < 1e-5  # gradients are summed in another order
+
+
+# --- precision and speed -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_bfloat16_trains_as_well_and_leaves_the_option_as_it_was() -> None:
+    import tensorflow as tf
+
+    from edgelm.compress.steps import BFLOAT16
+
+    before = tf.config.optimizer.get_experimental_options().get(BFLOAT16, False)
+    seen: list[bool] = []
+
+    def look(step: int) -> None:
+        seen.append(tf.config.optimizer.get_experimental_options().get(BFLOAT16, False))
+
+    settings = dataclasses.replace(QUICK, precision="bfloat16")
+    result = train(_model(LSTM), TRAIN, VALID, settings, before_step=look)
+    assert result.perplexity == pytest.approx(train(_model(LSTM), TRAIN, VALID, QUICK).perplexity, rel=0.05)  # 8 bits of mantissa
+    assert set(seen) == {before}
+    assert tf.config.optimizer.get_experimental_options().get(BFLOAT16, False) == before
+
+
+def test_processors_without_bfloat16_stay_with_float32(tmp_path: Path) -> None:
+    (tmp_path / "old").write_text("flags : fpu avx2 fma\n")
+    (tmp_path / "new").write_text("flags : fpu avx2 fma amx_bf16\n")
+    assert [multiplies_bfloat16(tmp_path / name) for name in ("old", "new", "none")] == [False, True, False]
+
+
+def test_cross_entropy_and_its_gradient_are_tensorflows() -> None:
+    import tensorflow as tf
+
+    random = np.random.default_rng(0)
+    logits = tf.constant(random.standard_normal((2, 5, 20)) * 30, tf.float32)  # far apart: exp must not overflow
+    targets, weights = tf.constant(random.integers(0, 20, (2, 5)), tf.int32), tf.constant(random.random((2, 5)), tf.float32)
+    results = []
+    for loss in (cross_entropy, lambda ids, targets, logits: tf.nn.sparse_softmax_cross_entropy_with_logits(targets, logits)):
+        with tf.GradientTape() as tape:
+            tape.watch(logits)
+            losses = loss(targets, targets, logits)
+            total = tf.reduce_sum(losses * weights)
+        results.append((losses.numpy(), tape.gradient(total, logits).numpy()))
+    for ours, theirs in zip(*results, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("bfloat16", "tolerance"), [(False, 1e-5), (True, 3e-2)])  # of the largest gradient; bfloat16 has 8 bits
+def test_the_fused_lstm_has_the_outputs_and_gradients_of_keras(bfloat16: bool, tolerance: float) -> None:
+    import tensorflow as tf
+
+    from edgelm.models.fused_lstm import fused_lstms
+
+    model = _model(RecurrentSpec(20, 16, "lstm", (24, 12)))
+    ids = tf.constant(np.random.default_rng(0).integers(0, 20, (4, 9)), tf.int32)
+
+    @tf.function
+    def run() -> Any:
+        with tf.GradientTape() as tape:
+            logits = model(ids, training=True)
+            loss = tf.reduce_mean(cross_entropy(ids, ids, logits))
+        return [logits, *(tf.convert_to_tensor(gradient) for gradient in tape.gradient(loss, model.trainable_variables))]
+
+    wanted = run()
+    with fused_lstms(model, bfloat16):
+        fused = tf.function(run.python_function)()
+    again = tf.function(run.python_function)()
+    for a, b, c in zip(wanted, fused, again, strict=True):
+        np.testing.assert_allclose(b, a, atol=tolerance * float(np.abs(a).max()))
+        np.testing.assert_allclose(c, a, atol=1e-6)  # Keras' own call is back
+    assert max(float(np.abs(a - b).max()) for a, b in zip(wanted, fused, strict=True)) > 0  # it was another computation
+
+
+@pytest.mark.slow
+def test_epochs_before_a_schedule_has_settled_are_not_the_best() -> None:
+    settings = dataclasses.replace(QUICK, epochs=2, learning_rate=1e-12)  # nothing changes: the first epoch would win
+    steps = cut(TRAIN, QUICK.sequence_length).steps(QUICK.batch_size)
+    assert train(_model(), TRAIN, VALID, settings, best_from_step=steps + 1).best_epoch == 2
+    assert train(_model(), TRAIN, VALID, settings, best_from_step=99 * steps).best_epoch == 2  # the end always counts
+    with pytest.raises(TrainingError, match="precision"):
+        TrainSettings(precision="float8")  # type: ignore[arg-type]

@@ -106,7 +106,7 @@ def test_mixed_wants_text_and_candidates() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", SPECS)
 def test_half_as_many_bytes_again_are_well_spent(kind: str) -> None:
-    model = trained(SPECS[kind])
+    model = trained(kind)
     data, held_out = step_data(model), documents(40, 9)
     block = Encoding.INT4_BLOCK32
     plain = quantize.apply(model, Quantize(block, block, block, clip="mse"), data)

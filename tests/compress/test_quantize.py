@@ -224,7 +224,7 @@ def test_observing_changes_no_logits() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", SPECS)
 def test_compensation_keeps_a_trained_model_nearer_than_plain_rounding(kind: str) -> None:
-    model = trained(SPECS[kind])
+    model = trained(kind)
     data, held_out = step_data(model), documents(40, 9)
     losses = {
         compensate: divergence(model, quantize.apply(model, everywhere(Encoding.INT4, clip="mse", compensate=compensate), data), held_out)

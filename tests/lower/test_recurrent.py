@@ -9,6 +9,7 @@ from lowered_models import RUNTIMES, delegate_parts, encoded, grid_model, random
 from edgelm.lower.direct import lower
 from edgelm.models.reference import logits
 from edgelm.spec import GATES, DenseLayer, Encoding, RecurrentSpec
+from edgelm.tflite.reader import read
 
 STEPS = 32
 VOCAB = 24
@@ -125,6 +126,20 @@ def test_a_resized_step_gives_every_stream_what_it_got_alone(name: str, encoding
         alone = invoke(tflite, {"token": tokens[row : row + 1], **{state: value[row : row + 1] for state, value in states.items()}})
         for output, value in alone.items():
             np.testing.assert_allclose(together[output][row : row + 1], value, atol=1e-5)
+
+
+def test_a_tied_table_of_blocks_is_one_buffer_that_streams_are_looked_up_in() -> None:
+    spec, tokens = BLOCKED["tied"], np.array([3, 23, 0, 3, 11], np.int32)
+    model = grid_model(spec, Encoding.INT4_BLOCK32)
+    lowered = lower(model)
+    assert lowered.encodings["embedding.weight"] is Encoding.INT4_BLOCK32
+    assert lowered.notes == ()
+    file = read(lowered.tflite)
+    users = {op.name for op in file.ops if any(file.tensors[0][i].name == "embedding.weight" for i in op.inputs if i >= 0)}
+    assert users == {"EMBEDDING_LOOKUP", "FULLY_CONNECTED"}
+    states = {state: np.zeros((5, spec.state_size(state)), np.float32) for state in spec.state_names}
+    got = invoke(lowered.tflite, {"token": tokens, **states})["logits"]
+    assert relative_error(got, logits(model, tokens[:, None])[:, 0]) < bound(Encoding.INT4_BLOCK32)
 
 
 def invoke(tflite: bytes, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -89,7 +89,7 @@ def test_what_is_not_on_the_grid_of_its_scales_is_refused_by_name(encoding: Enco
     assert np.array_equal(dequantize(quantize(weight, encoding, scale)), weight)
     beside = weight.copy()
     beside[1, 31] += 1e-3
-    with pytest.raises(UnsupportedModelError, match="head lies up to 0.002 of a scale beside"):
+    with pytest.raises(UnsupportedModelError, match=r"head lies up to 0\.002 of a scale beside"):
         quantize(beside, encoding, scale, name="head")
     beyond = weight.copy()
     beyond[0, 0] += 0.5
