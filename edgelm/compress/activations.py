@@ -70,7 +70,7 @@ def _batches(model: LanguageModel, windows: Sequence[NDArray[np.integer[Any]]]) 
 
 
 class _Seen:
-    """The ends of a site's values, and an even sample of them."""
+    """The ends of a site's values, and a random sample of them (an even one would see a few columns only)."""
 
     def __init__(self, site: str) -> None:
         self.site = site
@@ -78,6 +78,7 @@ class _Seen:
         self._kept: list[FloatArray] = []
         self._count = 0
         self._every = 1
+        self._random = np.random.default_rng(0)
 
     def add(self, x: FloatArray) -> None:
         """Takes values of any shape."""
@@ -87,7 +88,7 @@ class _Seen:
                 f"activation {self.site} is NaN or infinite on the calibration text", fix="look at the training run"
             )
         self.low, self.high = min(self.low, float(flat.min())), max(self.high, float(flat.max()))
-        taken = flat[:: self._every].copy()
+        taken = flat[self._random.integers(len(flat), size=-(-len(flat) // self._every))]
         self._kept.append(taken)
         self._count += len(taken)
         while self._count > 2 * SAMPLE:

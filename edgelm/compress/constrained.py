@@ -53,7 +53,7 @@ class LayerGrids(QuantizeConfig):  # type: ignore[misc]
 
     def set_quantize_activations(self, layer: Any, quantize_activations: Sequence[Any]) -> None:
         """There are none."""
-        return None  # a body of a docstring only trips TensorFlow's AutoGraph
+        return  # a body of a docstring only trips TensorFlow's AutoGraph
 
     def get_output_quantizers(self, layer: Any) -> list[Any]:
         """None."""
@@ -122,7 +122,7 @@ def _held(layer: Any, role: str) -> tuple[Any, Grid, Mapping[str, Any]] | None:
     if not isinstance(layer, QuantizeWrapperV2):
         return None
     roles = list(layer.quantize_config.grids)
-    return layer._weight_vars[roles.index(role)] if role in roles else None  # type: ignore[no-any-return]
+    return layer._weight_vars[roles.index(role)] if role in roles else None
 
 
 def _owner(layer: Any) -> Any:

@@ -1,8 +1,8 @@
 """Distillation (Hinton, Vinyals & Dean 2015): a new, smaller student learns from a teacher's distributions as well as from the text.
 
 The student starts from fresh weights of a seed, but for its embedding: where the teacher's table is at hand and no narrower, the student
-begins with the table's principal directions, the closest one of its rank. With `alpha = 1` the teacher is left out altogether: the
-control.
+begins with the table's principal directions, the closest one of its rank. With `alpha = 1` the training leaves the teacher out: the
+control, which starts alike.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def apply(model: LanguageModel, step: Distill, data: StepData) -> LanguageModel:
     """
     import tf_keras
 
-    from edgelm.compress import finetune, fit
+    from edgelm.compress.fit import fit
     from edgelm.models import keras_model
 
     spec = student_spec(model.spec, step.student)
@@ -46,21 +46,10 @@ def apply(model: LanguageModel, step: Distill, data: StepData) -> LanguageModel:
     _require_vocabulary(teacher, spec)
     tf_keras.utils.set_random_seed(step.train.seed)
     student = keras_model.build(spec)
-    if step.alpha < 1:
-        weights = keras_model.get_weights(student)
-        keras_model.set_weights(student, weights | embedding_start(weights["embedding.weight"], teacher))
+    weights = keras_model.get_weights(student)
+    keras_model.set_weights(student, weights | embedding_start(weights["embedding.weight"], teacher))
     if step.train.epochs:
-        longest = spec.max_positions if isinstance(spec, TransformerSpec) else None
-        finetune.train(
-            student,
-            data.train,
-            list(fit.first_tokens(data.valid, fit.VALIDATION_TOKENS)),
-            fit.settings_of(step.train, data.train, longest),
-            data.folder,
-            data.on_progress,
-            resume=data.resume and data.folder is not None,
-            loss=_objective(step, teacher, data, student),
-        )
+        fit(student, step.train, data, objective=_objective(step, teacher, data, student))
     return model.replace(spec=spec, weights=keras_model.get_weights(student), encodings={}, scales={}, ranges={})
 
 

@@ -14,8 +14,8 @@ from edgelm.compress.clipping import LARGEST, Clip, Scales, find_scales
 from edgelm.spec import Encoding
 from edgelm.tflite.quantize import BLOCK_COLUMNS
 
-DAMPING = 0.01
-"""Share of the mean of the Hessian's diagonal that is added to it: directions that the text never took must stay where they are."""
+DAMPING = 0.1
+"""Share of the mean of the Hessian's diagonal that is added to it: directions that the text hardly took must stay near where they were."""
 
 _COLUMNS_A_STEP = 128  # errors reach the columns further on once in so many: one large product instead of many small ones
 
@@ -25,8 +25,8 @@ def compensated(
 ) -> tuple[NDArray[np.float32], Scales]:
     """Rounds a matrix, so that sum |W x - W' x|^2 over the calibration text is small.
 
-    Columns are taken by falling sum of x^2, so that the errors of the important ones are compensated by many. Scales are chosen before,
-    with that sum as the importance of a column. Zeros stay zeros.
+    The scale of a row is chosen before its first column, the scale of a block when the errors of the blocks before it have reached it;
+    for `mse` a column counts as much as its sum of x^2. Zeros stay zeros.
 
     Args:
         weight: (rows, columns).
@@ -38,40 +38,33 @@ def compensated(
     Returns:
         The weights on the grid (rows, columns), and its scales (rows, blocks).
     """
-    energy = np.diag(product)  # (columns,)
-    order = np.argsort(-energy, kind="stable")
-    factor = _inverse_factor(product[np.ix_(order, order)], damping)
-    scales = find_scales(weight, encoding, clip, energy + damping * energy.mean() + np.finfo(np.float32).tiny)
-    blocks = order // BLOCK_COLUMNS if encoding is Encoding.INT4_BLOCK32 else np.zeros_like(order)
-    rounded = np.empty_like(weight)
-    rounded[:, order] = _round_columns(weight[:, order], scales[:, blocks], factor, LARGEST[encoding])
-    return rounded, scales
-
-
-def _inverse_factor(product: NDArray[np.float64], damping: float) -> NDArray[np.float32]:
-    """Upper triangular U with U^T U = the inverse of the damped Hessian, (columns, columns)."""
+    rows, columns = weight.shape
+    block = BLOCK_COLUMNS if encoding is Encoding.INT4_BLOCK32 else columns
     mean = float(np.diag(product).mean()) or 1.0  # inputs that are all zero leave nothing to compensate
-    inverse = np.linalg.inv(product + damping * mean * np.eye(len(product)))
-    return np.asarray(np.linalg.cholesky((inverse + inverse.T) / 2).T, np.float32)
-
-
-def _round_columns(
-    weight: NDArray[np.float32], scales: NDArray[np.float32], factor: NDArray[np.float32], largest: int
-) -> NDArray[np.float32]:
-    """All (rows, columns) in the order of rounding; `scales` has one for each weight."""
+    hessian = product + damping * mean * np.eye(columns)
+    factor = _inverse_factor(hessian)
     left = weight.copy()  # what is still to be expressed
-    rounded = np.zeros_like(weight)
-    for start in range(0, weight.shape[1], _COLUMNS_A_STEP):
-        end = min(start + _COLUMNS_A_STEP, weight.shape[1])
-        errors = np.empty((len(weight), end - start), np.float32)
+    rounded, scales = np.zeros_like(weight), np.empty((rows, columns // block), np.float32)
+    for start in range(0, columns, _COLUMNS_A_STEP):
+        end = min(start + _COLUMNS_A_STEP, columns)
+        errors = np.empty((rows, end - start), np.float32)
         for column in range(start, end):
-            scale = scales[:, column]
-            nearest = np.clip(np.rint(left[:, column] / scale), -largest, largest) * scale
+            if column % block == 0:
+                part = slice(column, column + block)
+                scales[:, column // block] = find_scales(left[:, part], encoding, clip, np.diag(hessian)[part])[:, 0]
+            scale = scales[:, column // block]
+            nearest = np.clip(np.rint(left[:, column] / scale), -LARGEST[encoding], LARGEST[encoding]) * scale
             rounded[:, column] = np.where(weight[:, column] == 0, 0, nearest)
             error = errors[:, column - start] = (left[:, column] - rounded[:, column]) / factor[column, column]
             left[:, column + 1 : end] -= error[:, None] * factor[column, column + 1 : end]
         left[:, end:] -= errors @ factor[start:end, end:]
-    return rounded
+    return rounded, scales
+
+
+def _inverse_factor(hessian: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Upper triangular U with U^T U = the inverse, (columns, columns)."""
+    inverse = np.linalg.inv(hessian)
+    return np.asarray(np.linalg.cholesky((inverse + inverse.T) / 2).T, np.float32)
 
 
 def output_error(weight: NDArray[np.float32], rounded: NDArray[np.float32], product: NDArray[np.floating[Any]]) -> float:

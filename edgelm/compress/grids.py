@@ -60,7 +60,7 @@ class Grid(Quantizer):  # type: ignore[misc]
         """The snapped weight, with the gradient of `weight` itself."""
         return straight_through(times(*self.snap(weight, variables)), weight)
 
-    @tf.autograph.experimental.do_not_convert  # type: ignore[misc]  # there is nothing to convert, and it warns that it cannot
+    @tf.autograph.experimental.do_not_convert  # type: ignore[untyped-decorator]  # there is nothing to convert, and it warns that it cannot
     def __call__(self, inputs: Tensor, training: bool, weights: Variables, **options: Any) -> Tensor:
         """TF-MOT's entry: the Keras variable in, what the layer computes with out, both of the same shape."""
         weight = tf.transpose(inputs) if self.transpose else inputs  # (rows, columns)
@@ -191,4 +191,5 @@ def least_error_scales(weight: NDArray[np.float32], encoding: Encoding, largest:
         rounded = np.clip(np.rint(blocked / scale[:, :, None]), -largest, largest) * scale[:, :, None]
         error = np.square(rounded - blocked).sum(axis=2)
         best, least = np.where(error < least, scale, best), np.minimum(error, least)
-    return np.maximum(best, SMALLEST_SCALE[encoding]).astype(np.float32)
+    scales: NDArray[np.float32] = np.maximum(best, SMALLEST_SCALE[encoding]).astype(np.float32)
+    return scales

@@ -70,7 +70,7 @@ class Steps:
             self.optimizer = tf_keras.optimizers.AdamW(settings.learning_rate, weight_decay=settings.weight_decay)
             self.optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
             self.optimizer.build(self._variables)
-        self._train: Callable[..., Tensor] | None = None  # made for the first batch: it shows what the objective adds
+        self._train: Any = None  # made for the first batch: it shows what the objective adds
         alone = self.strategy.num_replicas_in_sync == 1  # values of replicas cannot have a signature: they cost a few graphs more
         ids, weights = tf.TensorSpec((None, model.input_shape[1]), tf.int32), tf.TensorSpec((None, model.input_shape[1]), tf.float32)
         self._signature = (ids, ids, weights) if alone else None
@@ -92,7 +92,7 @@ class Steps:
         with multiplying_in("bfloat16" if self._bfloat16 else "float32"):
             return float(self._train(*self._tensors(batch), tf.constant(batch.predicted, tf.float32), *self._of_replicas(extra)))
 
-    def _train_function(self, extra: Sequence[NDArray[Any]]) -> Callable[..., Tensor]:
+    def _train_function(self, extra: Sequence[NDArray[Any]]) -> Any:
         import tensorflow as tf
 
         if self._signature is None:

@@ -151,7 +151,8 @@ class Distillation(Objective):
     def of_logits(self, ids: Tensor, targets: Tensor, logits: Tensor, *extra: Tensor) -> Tensor:
         """Losses (rows, tokens)."""
         if self.store:
-            divergence = bucket_divergence(*extra, logits, self.temperature)
+            indices, log_probs = extra
+            divergence = bucket_divergence(indices, log_probs, logits, self.temperature)
         else:
             divergence = full_divergence(self.teacher.logits(extra[0]), logits, self.temperature)
         return self.alpha * cross_entropy(ids, targets, logits) + (1 - self.alpha) * self.temperature**2 * divergence

@@ -8,7 +8,6 @@ log-probability.
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -51,11 +50,14 @@ class TeacherStore:
         if not place.exists():
             self._make(
                 place,
-                {"indices": ((total, self.top_k), index), "log_probs": ((total, self.top_k + 1), np.float16), "done": ((total,), bool)},
+                {
+                    "indices": ((total, self.top_k), index),
+                    "log_probs": ((total, self.top_k + 1), np.float16),
+                    "done": ((total,), np.bool_),
+                },
             )
-        self.indices, self.log_probs, self.done = (
-            np.load(place / f"{name}.npy", mmap_mode="r+") for name in ("indices", "log_probs", "done")
-        )
+        names = ("indices", "log_probs", "done")
+        self.indices, self.log_probs, self.done = (np.load(place / f"{name}.npy", mmap_mode="r+") for name in names)
 
     def _make(self, place: Path, arrays: dict[str, tuple[tuple[int, ...], Any]]) -> None:
         """Empty files, which take room as they are filled; all of them or none."""
@@ -63,8 +65,8 @@ class TeacherStore:
         temporary = Path(tempfile.mkdtemp(dir=self.folder, prefix=".teacher-"))
         try:
             for name, (shape, dtype) in arrays.items():
-                np.lib.format.open_memmap(temporary / f"{name}.npy", "w+", dtype, shape).flush()
-            os.replace(temporary, place)
+                np.lib.format.open_memmap(temporary / f"{name}.npy", "w+", dtype, shape).flush()  # type: ignore[no-untyped-call]
+            temporary.replace(place)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 

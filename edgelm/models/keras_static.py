@@ -8,7 +8,7 @@ learn to stay within them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -170,7 +170,7 @@ class StaticCell(RecurrentCell):
 
     def call(self, inputs: Tensor, states: Sequence[Tensor], training: bool | None = None) -> tuple[Tensor, list[Tensor]]:
         """The input products (batch, gates * units) and the states (batch, units) -> output and the new states."""
-        steps = {"rnn": self._rnn, "gru": self._gru, "lstm": self._lstm, "cifg": self._cifg}
+        steps: dict[str, Callable[..., tuple[Tensor, ...]]] = {"rnn": self._rnn, "gru": self._gru, "lstm": self._lstm, "cifg": self._cifg}
         states = steps[self.cell](inputs, *states)
         return states[0], list(states)
 

@@ -43,7 +43,10 @@ class Tensor:
 
 
 class BufferPool:
-    """The buffers of one file: equal content shares one; weights with other scales do not, for kernels may keep what they packed by buffer."""
+    """The buffers of one file: equal content shares one.
+
+    Weights of other scales do not, whatever their bytes: kernels may keep what they packed by the address of the bytes.
+    """
 
     def __init__(self) -> None:
         self.buffers: list[NDArray[np.uint8]] = [np.empty(0, np.uint8)]  # number 0 is the buffer of computed tensors

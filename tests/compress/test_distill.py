@@ -13,6 +13,7 @@ from edgelm.compress.distill import apply, embedding_start, halved, parameters, 
 from edgelm.compress.step_data import StepData
 from edgelm.errors import EdgeLMError, RecipeError
 from edgelm.model import Imported, LanguageModel
+from edgelm.models import reference
 from edgelm.recipe_steps import Distill, Training
 from edgelm.spec import DenseLayer, RecurrentSpec, TransformerSpec
 
@@ -160,8 +161,6 @@ def test_a_teacher_that_edgelm_does_not_know_teaches_too(data: StepData, teacher
     step = Distill({"units": [12]}, teacher=str(tmp_path / "convolution.keras"), alpha=0.0, top_k=0, train=QUICK)
     taught = apply(teacher, step, data)
     ids = np.array([data.valid[0][:10]], np.int32)
-    from edgelm.models import reference
-
     wanted = convolution(ids).numpy()
     before, after = (
         np.mean((reference.logits(model, ids) - wanted - np.mean(reference.logits(model, ids) - wanted, -1, keepdims=True)) ** 2)

@@ -37,9 +37,8 @@ def test_rounded_weights_are_on_the_grid_of_their_scales(seed: int, encoding: En
 @given(seed=st.integers(0, 1000), encoding=st.sampled_from(ENCODINGS))
 def test_the_output_error_is_never_above_that_of_the_nearest_weights(seed: int, encoding: Encoding) -> None:
     weight, product = problem(seed)
-    rounded, scales = compensated(weight, product, encoding, "max")
+    rounded, _ = compensated(weight, product, encoding, "max")
     nearest = on_grid(weight, find_scales(weight, encoding, "max"), encoding)
-    np.testing.assert_array_equal(scales, find_scales(weight, encoding, "max"))
     assert output_error(weight, rounded, product) < output_error(weight, nearest, product)
 
 
@@ -54,15 +53,14 @@ def test_columns_across_the_lazy_steps_are_compensated_like_one_by_one() -> None
     """The textbook recursion with the whole inverse, column after column, on a matrix wider than one step."""
     weight, product = problem(3, rows=4, columns=160)
     rounded, scales = compensated(weight, product, Encoding.INT4, "max", damping=0.01)
-    order = np.argsort(-np.diag(product), kind="stable")
-    hessian = product[np.ix_(order, order)] + 0.01 * np.diag(product).mean() * np.eye(160)
-    left, expected = weight[:, order].astype(np.float64), np.zeros((4, 160))
+    hessian = product + 0.01 * np.diag(product).mean() * np.eye(160)
+    left, expected = weight.astype(np.float64), np.zeros((4, 160))
     for column in range(160):
         inverse = np.linalg.inv(hessian[column:, column:])
         expected[:, column] = np.clip(np.rint(left[:, column] / scales[:, 0]), -7, 7) * scales[:, 0]
         error = (left[:, column] - expected[:, column]) / inverse[0, 0]
         left[:, column:] -= np.outer(error, inverse[0])
-    same = np.isclose(rounded[:, order], expected, atol=1e-5)
+    same = np.isclose(rounded, expected, atol=1e-5)
     assert same.mean() > 0.97  # float32 sums tip a few ties, and what follows them
 
 

@@ -10,14 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trained_models import FAMILIES, RETRAIN, SPECS, Family, data_of, perplexity, trained
 
-from edgelm.compress import plain, qat
+from edgelm.compress import qat
 from edgelm.compress.activations import LOGIT_MARGIN, SATURATED, calibrate
 from edgelm.errors import UnsupportedModelError
 from edgelm.lower.direct import lower
 from edgelm.model import LanguageModel
 from edgelm.models import keras_model, reference, reference_static
 from edgelm.models.static_sites import int8_affine, round_to_int8, sites
-from edgelm.recipe_steps import NO_TRAINING, Finetune, Qat, Training
+from edgelm.recipe_steps import NO_TRAINING, Qat, Training
 from edgelm.spec import DenseLayer, Encoding, ModelSpec, RecurrentSpec, TransformerSpec, weight_shapes
 from edgelm.tflite import reader
 
@@ -102,12 +102,10 @@ def test_keras_rounds_what_numpy_rounds(name: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
-def test_training_with_ranges_beats_calibration_alone_and_holds_plain_training(family: Family) -> None:
+def test_training_with_ranges_beats_calibration_alone(family: Family) -> None:
     model = trained(family)
     calibrated, learned = static(model, NO_TRAINING), static(model, RETRAIN)
     assert perplexity(learned) < perplexity(calibrated)
-    tuned = plain.apply(model, Finetune(RETRAIN), data_of(model))
-    assert perplexity(learned) < 1.03 * perplexity(tuned)  # the bar of the recipe
 
 
 @pytest.mark.slow
