@@ -120,7 +120,7 @@ class Qat:
         embedding: Of the table.
         head: Of an untied head, and of the dense layers before it.
         keep_float: Patterns of canonical names that stay float32.
-        activations: `dynamic` leaves activations to the runtime; `static` trains their int8 ranges, for NPUs.
+        activations: `dynamic` leaves activations to the runtime; `static` calibrates int8 ranges and trains with them, for NPUs.
         preserve: What earlier steps made and this one keeps: `sparsity` (PQAT), `clusters` (CQAT), both (PCQAT).
         train: How.
     """

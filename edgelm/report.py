@@ -163,14 +163,8 @@ def render_terminal(report: Report, console: Console, *, details: bool = True) -
     console.print(f"[bold]{escape(report.title)}[/bold]")
     for key, text in report.facts:
         console.print(f"  [dim]{escape(key):<12}[/dim] {escape(text)}")
-    grid = _grid("", ("check", "figure", "limit", "basis", "verdict"))
-    colours = {"PASS": "green", "FAIL": "bold red", "-": "dim"}
-    for check in report.checks:
-        word = verdict(check)
-        figure = f"{number(check.measured)} {check.unit}".strip()
-        limit = f"{number(check.limit)} {check.unit}".strip() if check.limit is not None else ""
-        grid.add_row(escape(check.name), escape(figure), escape(limit), check.basis, f"[{colours[word]}]{word}[/]")
-    console.print(grid)
+    if report.checks:
+        console.print(_verdicts(report.checks))
     for check in report.checks:
         if check.passed is False:
             console.print(f"[bold red]FAIL[/] {escape(check.name)}: {escape(check.cause)}")
@@ -189,6 +183,17 @@ def render_terminal(report: Report, console: Console, *, details: bool = True) -
         console.print("next:")
         for command in report.next_commands:
             console.print(f"  {escape(command)}", soft_wrap=True)
+
+
+def _verdicts(checks: tuple[Check, ...]) -> rich.table.Table:
+    grid = _grid("", ("check", "figure", "limit", "basis", "verdict"))
+    colours = {"PASS": "green", "FAIL": "bold red", "-": "dim"}
+    for check in checks:
+        word = verdict(check)
+        figure = f"{number(check.measured)} {check.unit}".strip()
+        limit = f"{number(check.limit)} {check.unit}".strip() if check.limit is not None else ""
+        grid.add_row(escape(check.name), escape(figure), escape(limit), check.basis, f"[{colours[word]}]{word}[/]")
+    return grid
 
 
 def render_table(table: Table, console: Console) -> None:

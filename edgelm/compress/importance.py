@@ -117,11 +117,11 @@ class _Statistics:
         if kind == "taylor":
             return self._taylor / self._windows
         if kind == "gradient":
-            return np.sqrt(self._by_place(self._gradient_square) / self._tokens)
+            return np.asarray(np.sqrt(self._by_place(self._gradient_square) / self._tokens))
         return self._by_place(self.energy - np.square(self._sum / self._tokens))
 
     def _by_place(self, columns: Array) -> Array:
-        return columns.reshape(self._places, -1).sum(1)
+        return np.asarray(columns.reshape(self._places, -1).sum(1))
 
 
 def _run(model: KerasModel, sites: Sequence[_Site], windows: Sequence[NDArray[np.int32]]) -> list[_Statistics]:
@@ -130,7 +130,7 @@ def _run(model: KerasModel, sites: Sequence[_Site], windows: Sequence[NDArray[np
     kernels = [site.kernel for site in sites if site.kernel is not None]
     row = tf.TensorSpec((1, None), tf.int32)
 
-    @tf.function(input_signature=(row, row))
+    @tf.function(input_signature=(row, row))  # type: ignore[untyped-decorator]
     def values(ids: Tensor, targets: Tensor) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
         with tf.GradientTape() as tape:
             logits, activations, instead = probe(ids, training=False)

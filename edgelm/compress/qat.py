@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 TRAINED = (Encoding.INT8, Encoding.INT4, Encoding.INT4_BLOCK32)
 BLOCK_COLUMNS = 32
+RANGE_TOKENS = 8192
+"""Training tokens that the ranges of static activations are read from, before training; they are constants in it."""
 
 
 @dataclass(frozen=True)
@@ -47,9 +49,12 @@ def apply(model: LanguageModel, step: Qat, data: StepData) -> LanguageModel:
         TrainingError: From the loop.
     """
     from edgelm.compress import constrained
+    from edgelm.compress.activations import calibrate
     from edgelm.compress.fit import fit
 
     rows = coverage(model, step)
+    if step.activations == "static":
+        model = model.replace(ranges=calibrate(model, data.calibration(RANGE_TOKENS)))
     trained = constrained.constrain(model, _grids(model, rows, step))
     if step.train.epochs:
         fit(trained, step.train, data)

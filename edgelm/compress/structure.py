@@ -57,7 +57,7 @@ def apply(model: LanguageModel, step: Structure, data: StepData | None) -> Langu
     small = shrink(model, keep)
     if "width" in keep:
         factors = {f"{norm}.weight": _root_mean(energy[keep["width"]]) / _root_mean(energy) for norm, energy in measured.energy.items()}
-        small = small.replace(weights=small.weights | {name: small.float32(name) * np.float32(by) for name, by in factors.items()})
+        small = small.replace(weights=dict(small.weights) | {name: small.float32(name) * np.float32(by) for name, by in factors.items()})
     small = drop_layers(small, layers)
     return _retrained(small, step, data) if step.train.epochs else small
 

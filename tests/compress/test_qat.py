@@ -8,9 +8,11 @@ from numpy.typing import NDArray
 from trained_models import FAMILIES, RETRAIN, Family, data_of, perplexity, shipped, trained
 
 from edgelm.compress import qat
+from edgelm.lower import direct
 from edgelm.model import LanguageModel
 from edgelm.recipe_steps import NO_TRAINING, Qat, Training
 from edgelm.spec import Encoding
+from edgelm.tflite import reader
 
 INT8, BLOCKS = Encoding.INT8, Encoding.INT4_BLOCK32
 
@@ -79,3 +81,17 @@ def _codes(model: LanguageModel, name: str) -> NDArray[np.float32]:
 def _parts(name: str) -> list[str]:
     """The canonical weights in a stored matrix; names are joined by + where rows are."""
     return [part.partition(":")[0] for part in name.split("+")]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES)
+def test_static_activations_make_every_product_int8(family: Family) -> None:
+    model = trained(family)
+    result = qat.apply(model, Qat(INT8, INT8, INT8, activations="static", train=RETRAIN), data_of(model))
+    assert result.ranges
+    content = reader.read(direct.lower(result).tflite)
+    products = [op for op in content.ops if op.name == "FULLY_CONNECTED"]
+    assert products
+    for op in products:
+        kinds = {content.tensors[op.subgraph][index].dtype for index in (*op.inputs[:2], *op.outputs)}
+        assert kinds == {"int8"}

@@ -167,3 +167,17 @@ def test_a_gated_block_has_a_site_for_the_activated_gate() -> None:
     spec = test_transformer.LLAMA
     assert "layers.0.gate:act" in sites(spec)
     assert "layers.0.gate:act" not in sites(replace(spec, gated=False))
+
+
+@pytest.mark.parametrize("name", ["llama", "lstm-2-layers"])
+def test_layers_that_share_weights_keep_their_own_ranges(name: str) -> None:
+    """Kernels pack zero points and scales of activations with the weights: those of one layer must not serve another."""
+    model, ids = static_model(name), _text(9)
+    spec = replace(SPECS[name], units=(12, 12)) if isinstance(SPECS[name], RecurrentSpec) else SPECS[name]
+    base = grid_model(spec, Encoding.INT8)
+    same = {key: base.weights[key.replace("layers.1.", "layers.0.")] for key in base.weights}
+    shared = base.replace(weights=same, ranges=model.ranges)
+    assert steps_off(computed(shared, ids), shared, ids).max() <= STEPS_OFF
+    if isinstance(spec, TransformerSpec):
+        run = TransformerRun(lower(shared, ladder=LADDER, prefill=test_transformer.CHUNK).tflite, spec, POSITIONS)
+        assert steps_off(run.prefill(test_transformer.CHUNK, ids[:6])[None], shared, ids[:6])[-1].max() <= STEPS_OFF
