@@ -148,6 +148,7 @@ class Prune:
         initial_sparsity: Where the schedule begins.
         schedule: Shares of the training at which sparsity begins to rise and has risen, along a cubic polynomial.
         skip: Patterns of canonical names that stay dense.
+        sparsity_of: Pattern of canonical names -> sparsity of each matrix it matches, instead of `sparsity`.
         train: How; without epochs it prunes at once.
     """
 
@@ -158,10 +159,14 @@ class Prune:
     initial_sparsity: float = 0.0
     schedule: tuple[float, float] = (0.0, 0.6)
     skip: tuple[str, ...] = ()
+    sparsity_of: dict[str, float] = field(default_factory=dict)
     train: Training = Training()
 
     def __post_init__(self) -> None:
         _in_range(self, "sparsity", 0, 0.99)
+        for pattern, sparsity in self.sparsity_of.items():
+            if not isinstance(sparsity, int | float) or not 0 <= sparsity <= 0.99:
+                raise RecipeError(f"prune: sparsity_of {pattern} = {sparsity!r}", allowed="0 to 0.99")
         _in_range(self, "initial_sparsity", 0, 0.99)
         _in_range(self, "threshold", 0, 100)
         if not re.fullmatch(r"unstructured|[1-9]\d*[:x][1-9]\d*", self.pattern):

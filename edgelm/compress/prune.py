@@ -81,14 +81,17 @@ def sparsity_targets(model: LanguageModel, step: Prune) -> dict[str, float]:
     if not names:
         raise RecipeError(f"prune: skip = {list(step.skip)} leaves no matrix to prune", allowed=", ".join(model.weights))
     if pattern.group:
-        if step.scope == "global" or step.threshold:
-            raise RecipeError(f"prune: pattern = {step.pattern!r} with scope or threshold", allowed="scope = layer, threshold = 0")
+        if step.scope == "global" or step.threshold or step.sparsity_of:
+            allowed = "scope = layer, threshold = 0, no sparsity_of"
+            raise RecipeError(f"prune: pattern = {step.pattern!r} with scope, threshold or sparsity_of", allowed=allowed)
         return dict.fromkeys(names, 1 - pattern.kept / pattern.group)
+    own = {name: share for name in names for match, share in step.sparsity_of.items() if fnmatchcase(name, match)}
     if step.scope == "layer" and not step.threshold:
-        return dict.fromkeys(names, step.sparsity)
+        return dict.fromkeys(names, step.sparsity) | own
+    names = [name for name in names if name not in own]
     relative = {name: _relative(model.float32(name), pattern) for name in names}
     limit = step.threshold or _quantile(np.concatenate([part.reshape(-1) for part in relative.values()]), step.sparsity)
-    return {name: float((part < limit).mean()) for name, part in relative.items()}
+    return own | {name: float((part < limit).mean()) for name, part in relative.items()}
 
 
 def sparsity_at(step: float, begin: float, end: float, initial: float, final: float) -> float:
