@@ -145,6 +145,7 @@ def values_of(hint: Any, name: str) -> st.SearchStrategy[Any]:
         "train": st.builds(Training, epochs=st.floats(0, 9), seed=st.integers(0, 99), alpha=st.floats(0, 1), batch_size=st.integers(1, 64)),
         "pattern": st.sampled_from(["unstructured", "2:4", "1x16"]),
         "schedule": st.sampled_from([(0.0, 0.6), (0.1, 1.0)]),
+        "sparsity_of": st.dictionaries(st.text(max_size=5), st.floats(0, 0.99), max_size=2),
         "student": st.dictionaries(st.sampled_from(["units", "layers"]), st.integers(1, 9)),
         "size_factor": st.floats(0.5, 2),
         "amount": st.floats(0.1, 1),

@@ -1,11 +1,11 @@
 """Magnitude pruning (Zhu & Gupta 2018): while training goes on, ever more of the smallest weights become zero, and stay zero.
 
 The schedule and the choice of weights are those of TF-MOT's `prune_low_magnitude` with `PolynomialDecay`, and tests compare them with
-it. Its layer wrapper is not used, because measured on our models it does the job badly: it counts a step for each call of a layer, so
-that a tied table, which is called twice, runs through its schedule twice as fast; it knows one sparsity a layer, where global pruning
-wants one a matrix and `skip` may name one of the two matrices of an LSTM; it prunes 2:4 along the wrong axis of tables; it leaves
-weights unmasked between steps, where checkpoints are made; and it slows a step of a small Transformer down by half and more, because
-every call multiplies every matrix by its mask. Here the weights are multiplied once, after each step.
+it. Its layer wrapper is not used: it counts a step for each call of a layer, so that a tied table, which is called twice, counted 28
+steps in a training of 14; it has one sparsity a layer, where global pruning wants one a matrix and `skip` may name one of the two
+matrices of an LSTM; it groups 2:4 along the columns of a table, where the rows are shipped; it leaves weights unmasked between steps,
+where checkpoints are made; and it multiplies every matrix by its mask in every call (a step of a Transformer of 3 million parameters took
+0.8 s or more with it, 0.5 s without, in one run on a busy machine). Here weights are multiplied once, after each step.
 
 Masks are no state: they follow from the weights, whose zeros rank lowest, so a resumed training has the masks it was interrupted with.
 
@@ -34,7 +34,7 @@ from edgelm.recipe_steps import Prune
 from edgelm.spec import FloatArray
 
 _UPDATES = 100
-"""Masks are renewed so often along the schedule: a renewal ranks all weights, which takes as long as a tenth of a step."""
+"""Masks are renewed so often along the schedule: a renewal ranks all weights, 0.1 s of CPU time for 2.3 million."""
 
 
 def apply(model: LanguageModel, step: Prune, data: StepData | None) -> LanguageModel:

@@ -9,7 +9,7 @@ import pytest
 from calibrated_models import LSTM, SPECS, divergence, documents, step_data, trained, untrained
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_quantize import stored_on_grid
+from test_quantize_step import stored_on_grid
 
 from edgelm.compress import mixed, quantize
 from edgelm.compress.knapsack import Option, choose

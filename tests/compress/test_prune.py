@@ -42,7 +42,7 @@ def test_pruned_while_training_the_zeros_are_in_the_artifact_and_quality_beats_p
     assert 0.695 <= _sparsity(stored(retrained, Encoding.INT8)) <= 0.72  # rounding to 8 bits turns the smallest of the others to 0
     if scope == "layer":
         assert all((weight == 0).mean() == pytest.approx(0.7, abs=0.005) for weight in matrices.values())
-    assert perplexity(retrained) < 0.8 * perplexity(at_once)  # measured: below 0.4
+    assert perplexity(retrained) < 0.8 * perplexity(at_once)  # measured: 0.51 for the LSTM, 0.37 for the Transformer
 
 
 @pytest.mark.slow
@@ -233,3 +233,16 @@ def test_skipping_everything_is_refused() -> None:
 def test_two_of_four_cannot_be_global() -> None:
     with pytest.raises(RecipeError, match="scope"):
         apply(fresh(LSTM), Prune(pattern="2:4", scope="global", train=NO_TRAINING), None)
+
+
+def test_a_matrix_can_have_a_sparsity_of_its_own() -> None:
+    step = Prune(sparsity=0.8, scope="global", sparsity_of={"embedding.*": 0.25})
+    targets = sparsity_targets(fresh(LSTM), step)
+    assert targets.pop("embedding.weight") == 0.25
+    sizes = {name: fresh(LSTM).weights[name].size for name in targets}
+    assert sum(targets[name] * size for name, size in sizes.items()) / sum(sizes.values()) == pytest.approx(0.8, abs=1e-3)  # one weight
+
+
+def test_a_sparsity_beyond_its_range_is_refused() -> None:
+    with pytest.raises(RecipeError, match=r"sparsity_of embedding\.\* = 1\.5"):
+        Prune(sparsity_of={"embedding.*": 1.5})
