@@ -121,6 +121,8 @@ class Qat:
         head: Of an untied head, and of the dense layers before it.
         keep_float: Patterns of canonical names that stay float32.
         activations: `dynamic` leaves activations to the runtime; `static` calibrates int8 ranges and trains with them, for NPUs.
+        start: The points of the grid where training begins: the `nearest`, or those that `gptq` chooses on training text, which leaves
+            less to train at 4 bits.
         preserve: What earlier steps made and this one keeps: `sparsity` (PQAT), `clusters` (CQAT), both (PCQAT).
         train: How.
     """
@@ -130,9 +132,14 @@ class Qat:
     head: Encoding
     keep_float: tuple[str, ...] = ()
     activations: Literal["dynamic", "static"] = "dynamic"
+    start: Literal["nearest", "gptq"] = "nearest"
     preserve: tuple[Preserved, ...] = ()
     train: Training = Training()
     wants_data = True
+
+    def __post_init__(self) -> None:
+        if self.start == "gptq" and self.preserve:
+            raise RecipeError(f"qat: start = gptq with preserve = {list(self.preserve)}", allowed="start = nearest")
 
 
 @dataclass(frozen=True)
@@ -188,7 +195,7 @@ class Structure:
     Attributes:
         units: Share of the recurrent units of each layer that goes.
         ffn: Share of the feed-forward neurons of each block (and of the units of hidden dense layers) that goes.
-        heads: Share of the attention heads that goes (whole groups where heads share keys).
+        heads: Share of the attention heads that goes; as many of each group where heads share keys, or whole groups.
         width: Share of the columns of the embedding (the residual stream) that goes.
         layers: Share of the layers that goes.
         importance: `variance` of activations, `gradient` norm, or first-order `taylor` (Molchanov et al. 2017).

@@ -74,7 +74,7 @@ def train(
     windows = cut(train_documents, settings.sequence_length, settings.limit_tokens)
     valid = cut(valid_documents, settings.sequence_length)
     _require_data(model, windows, valid)
-    placed = _placed(model, settings)
+    placed = model if before_step else _placed(model, settings)  # a hook works on the variables of the model it was made for
     objective = loss if isinstance(loss, Objective) else Objective(loss, getattr(loss, "__qualname__", type(loss).__name__))
     objective.begin(windows)
     steps = Steps(placed, settings, objective)

@@ -98,14 +98,22 @@ class LearnedGrid(Grid):
         encoding: How it is stored.
         largest: Largest code: 7 for 4 bits, 1 for ternary weights, whose threshold of half a scale is learned with it.
         mask: As of `IntegerGrid`.
+        scales: (rows, blocks) to begin with; None for those of the least squared rounding error.
     """
 
-    def __init__(self, encoding: Encoding, largest: int, mask: NDArray[np.float32] | None = None) -> None:
-        self.encoding, self.largest, self.mask = encoding, largest, mask
+    def __init__(
+        self,
+        encoding: Encoding,
+        largest: int,
+        mask: NDArray[np.float32] | None = None,
+        scales: NDArray[np.float32] | None = None,
+    ) -> None:
+        self.encoding, self.largest, self.mask, self.scales = encoding, largest, mask, scales
 
     def build(self, tensor_shape: Any, name: str, layer: Any) -> dict[str, Any]:
-        """One log-scale a row or block, (rows, blocks), starting where the squared rounding error is least."""
-        start = np.log(least_error_scales(self.start, self.encoding, self.largest))
+        """One log-scale a row or block, (rows, blocks)."""
+        scales = least_error_scales(self.start, self.encoding, self.largest) if self.scales is None else self.scales
+        start = np.log(np.maximum(scales, SMALLEST_SCALE[self.encoding]))
         return {"log_scale": layer.add_weight(name + "_log_scale", start.shape, initializer=tf.constant_initializer(start))}
 
     def snap(self, weight: Tensor, variables: Variables) -> tuple[Tensor, Tensor]:

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from edgelm.compress.calibration import windows_of
 from edgelm.compress.encoding_choice import chosen_encoding
+from edgelm.compress.rounding import round_model
 from edgelm.compress.step_data import StepData
 from edgelm.errors import RecipeError
 from edgelm.model import LanguageModel
@@ -20,8 +22,8 @@ if TYPE_CHECKING:
 
 TRAINED = (Encoding.INT8, Encoding.INT4, Encoding.INT4_BLOCK32)
 BLOCK_COLUMNS = 32
-RANGE_TOKENS = 8192
-"""Training tokens that the ranges of static activations are read from, before training; they are constants in it."""
+CALIBRATION_TOKENS = 8192
+"""Training tokens that the ranges of static activations (constants in the training) and GPTQ's choice are read from."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,10 @@ def apply(model: LanguageModel, step: Qat, data: StepData) -> LanguageModel:
 
     rows = coverage(model, step)
     if step.activations == "static":
-        model = model.replace(ranges=calibrate(model, data.calibration(RANGE_TOKENS)))
+        model = model.replace(ranges=calibrate(model, data.calibration(CALIBRATION_TOKENS)))
+    if step.start == "gptq":
+        wanted = {row.name: row.encoding for row in rows if row.how == "QAT"}
+        model = round_model(model, wanted, "mse", "gptq", windows_of(model, data, CALIBRATION_TOKENS))
     trained = constrained.constrain(model, _grids(model, rows, step))
     if step.train.epochs:
         fit(trained, step.train, data)
@@ -99,7 +104,8 @@ def _grids(model: LanguageModel, rows: Sequence[Covered], step: Qat) -> dict[str
     from edgelm.compress.codebook import codebook_grids
 
     sparse = "sparsity" in step.preserve
-    grids: dict[str, Grid] = {row.name: _grid(model, row, sparse) for row in rows if row.how == "QAT"}
+    compensated = step.start == "gptq"
+    grids: dict[str, Grid] = {row.name: _grid(model, row, sparse, compensated) for row in rows if row.how == "QAT"}
     if "clusters" not in step.preserve:
         return grids
     shared = codebook_grids(model, [row.name for row in rows if row.encoding is Encoding.INT8], preserve_sparsity=sparse)
@@ -108,12 +114,12 @@ def _grids(model: LanguageModel, rows: Sequence[Covered], step: Qat) -> dict[str
     return grids | shared
 
 
-def _grid(model: LanguageModel, row: Covered, sparse: bool) -> Grid:
-    """Max-scaled at 8 bits, where clipping gains nothing; learned scales at 4."""
+def _grid(model: LanguageModel, row: Covered, sparse: bool, compensated: bool) -> Grid:
+    """Max-scaled at 8 bits, where clipping gains nothing; scales are learned at 4 bits, and where compensation chose others."""
     from edgelm.compress.grids import LARGEST, IntegerGrid, LearnedGrid
 
     weight = model.float32(row.name)  # (rows, columns)
     mask = (weight != 0).astype(np.float32) if sparse else None
-    if row.encoding is Encoding.INT8:
+    if row.encoding is Encoding.INT8 and not compensated:
         return IntegerGrid(row.encoding, mask)
-    return LearnedGrid(row.encoding, LARGEST[row.encoding], mask)
+    return LearnedGrid(row.encoding, LARGEST[row.encoding], mask, model.scales.get(row.name) if compensated else None)

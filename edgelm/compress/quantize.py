@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from edgelm.compress.bias_correction import corrected
 from edgelm.compress.calibration import windows_of
-from edgelm.compress.encoding_choice import chosen_encoding as chosen_encoding  # `edgelm.validate` asks here what was wanted
+from edgelm.compress.encoding_choice import chosen_encoding
 from edgelm.compress.rounding import kept_scales, round_model
 from edgelm.compress.step_data import StepData
 from edgelm.errors import RecipeError

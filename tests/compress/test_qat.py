@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -29,6 +31,18 @@ def test_the_file_holds_exactly_what_was_trained(family: Family, encoding: Encod
         assert np.array_equal(matrix.codes, np.concatenate([_codes(result, part) for part in _parts(name)])), name
         if ".q." not in name:  # the row scales of q have the scale of the attention scores in them
             assert np.array_equal(matrix.weight, np.concatenate([result.float32(part) for part in _parts(name)])), name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES)
+def test_training_can_begin_at_the_points_that_gptq_chooses(family: Family) -> None:
+    model = trained(family)
+    step = Qat(BLOCKS, BLOCKS, BLOCKS, start="gptq", train=NO_TRAINING)
+    compensated = qat.apply(model, step, data_of(model))
+    nearest = qat.apply(model, dataclasses.replace(step, start="nearest"), data_of(model))
+    assert perplexity(compensated) < perplexity(nearest)
+    for name, matrix in shipped(compensated).items():
+        assert np.array_equal(matrix.codes, np.concatenate([_codes(compensated, part) for part in _parts(name)])), name
 
 
 @pytest.mark.slow
