@@ -11,7 +11,7 @@ demo: $(STAMP)
 	$(BIN)/edgelm convert keyboard-lstm --target android-arm64 -o build/keyboard-lstm
 
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-fast: $(STAMP)
 	$(BIN)/python -m pytest -m "not slow"

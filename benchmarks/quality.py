@@ -52,7 +52,8 @@ TOKENS = {"keyboard-lstm": 100_000, "chat-transformer": 20_000}
 SEEDS = (0, 1, 2)
 CONTROL = "trained on, float32"
 STUDENTS = "distill-int8, three seeds"
-QUICK = Training(epochs=0.001, batch_size=4, sequence_length=32, precision="float32")
+QUICK = Training(epochs=0.01, batch_size=4, sequence_length=32, precision="float32")
+QUICK_CALIBRATION = 512
 
 Row = dict[str, Any]
 Change = Callable[[Step], Step]
@@ -113,11 +114,13 @@ def untrained(chosen: Recipe) -> Recipe | None:
 
 
 def slice_of(step: Step) -> Step:
-    """The step with a training of few small batches."""
+    """The step with a training of few small batches, and with little calibration text."""
+    if hasattr(step, "calibration_tokens"):
+        step = dataclasses.replace(step, calibration_tokens=QUICK_CALIBRATION)
     if not hasattr(step, "train"):
         return step
-    changes = {item.name: getattr(QUICK, item.name) for item in dataclasses.fields(QUICK) if item.name not in ("teacher", "learning_rate")}
-    return dataclasses.replace(step, train=dataclasses.replace(step.train, **changes))
+    few = {name: getattr(QUICK, name) for name in ("epochs", "batch_size", "sequence_length", "precision")}
+    return dataclasses.replace(step, train=dataclasses.replace(step.train, **few if step.train.epochs else {}))
 
 
 def control(recipes: Mapping[str, Recipe]) -> Recipe:
@@ -177,6 +180,8 @@ def bench_of(name: str, arguments: argparse.Namespace) -> Bench:
     corpus = Corpus.open(arguments.data)
     data = step_data(corpus, model, Ticker())
     limit = 500 if arguments.quick else TOKENS[name]
+    if arguments.quick:
+        data = dataclasses.replace(data, train=data.train[:200], valid=data.valid[:10])
     documents = take(corpus, Tokenizer.from_json(model.tokenizer or ""), limit)
     return Bench(model, data, documents, arguments.cache, slice_of if arguments.quick else lambda step: step)
 

@@ -77,21 +77,20 @@ def _percent(value: float | None) -> str:
 
 
 def met(name: str, found: dict[str, Row]) -> bool | None:
-    """Whether a recipe meets its bar; None where it has none, or where figures that it needs are missing."""
+    """Whether a recipe meets its bar; None where it has none, or where figures that could still decide are missing."""
     bar, row, whole, int8 = BARS.get(name), found[name], found.get("float32"), found.get("int8")
     if bar is None or whole is None or int8 is None:
         return None
-    verdicts: list[bool] = []
+    verdicts: list[bool | None] = []
     if bar.change is not None:
         verdicts.append(100 * (row["perplexity"] / whole["perplexity"] - 1) <= bar.change)
     if bar.download is not None:
         verdicts.append(row["download"] <= bar.download * int8["download"])
     if bar.faster is not None:
-        if "ms_per_token" not in row or "ms_per_token" not in int8:
-            return None
-        verdicts.append(bar.faster * row["ms_per_token"] <= int8["ms_per_token"])
+        known = "ms_per_token" in row and "ms_per_token" in int8
+        verdicts.append(bar.faster * row["ms_per_token"] <= int8["ms_per_token"] if known else None)
     if bar.below:
-        if bar.below not in found:
-            return None
-        verdicts.append(row["perplexity"] < found[bar.below]["perplexity"])
-    return all(verdicts) if verdicts else None
+        verdicts.append(row["perplexity"] < found[bar.below]["perplexity"] if bar.below in found else None)
+    if not verdicts or False in verdicts:
+        return False if verdicts else None
+    return None if None in verdicts else True
