@@ -144,6 +144,7 @@ def values_of(hint: Any, name: str) -> st.SearchStrategy[Any]:
     special: dict[str, st.SearchStrategy[Any]] = {
         "train": st.builds(Training, epochs=st.floats(0, 9), seed=st.integers(0, 99), alpha=st.floats(0, 1), batch_size=st.integers(1, 64)),
         "pattern": st.sampled_from(["unstructured", "2:4", "1x16"]),
+        "preserve": st.just(()),  # nothing goes with start = gptq; the shipped recipes are written down with theirs
         "schedule": st.sampled_from([(0.0, 0.6), (0.1, 1.0)]),
         "sparsity_of": st.dictionaries(st.text(max_size=5), st.floats(0, 0.99), max_size=2),
         "student": st.dictionaries(st.sampled_from(["units", "layers"]), st.integers(1, 9)),
@@ -184,3 +185,14 @@ def test_what_equals_the_default_is_not_written() -> None:
     assert step_to_dict(Prune()) == {"technique": "prune"}
     assert step_to_dict(Distill(train=Distill().train)) == {"technique": "distill"}
     assert step_to_dict(Cluster(clusters=8)) == {"technique": "cluster", "clusters": 8}
+
+
+@pytest.mark.parametrize("name", sorted(recipe.shipped()))
+def test_shipped_recipes_survive_the_manifest(name: str) -> None:
+    loaded = recipe.load(name)
+    assert recipe.from_dict(loaded.to_dict()) == loaded
+
+
+def test_gptq_leaves_nothing_to_preserve() -> None:
+    with pytest.raises(RecipeError, match="start = gptq with preserve"):
+        Qat(Encoding.INT8, Encoding.INT8, Encoding.INT8, start="gptq", preserve=("sparsity",))
