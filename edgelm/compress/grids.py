@@ -6,6 +6,7 @@ Bengio et al. 2013). All grids work on canonical matrices (out, in); blocks are 
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Mapping
 from typing import Any
 
@@ -44,6 +45,7 @@ class Grid(Quantizer):  # type: ignore[misc]
         """Makes the variables of the grid; most have none."""
         return {}
 
+    @abc.abstractmethod
     def snap(self, weight: Tensor, variables: Variables) -> tuple[Tensor, Tensor]:
         """The nearest point of the grid.
 
@@ -54,7 +56,6 @@ class Grid(Quantizer):  # type: ignore[misc]
         Returns:
             Codes (rows, columns), whole numbers as float32, and scales (rows, blocks); the weight shipped is their product.
         """
-        raise NotImplementedError
 
     def pass_through(self, weight: Tensor, variables: Variables) -> Tensor:
         """The snapped weight, with the gradient of `weight` itself."""
@@ -147,11 +148,6 @@ class BinaryGrid(Grid):
         blocked = in_blocks(weight, self.encoding)
         scales = shippable(tf.reduce_mean(tf.abs(blocked), axis=2), self.encoding)
         return tf.reshape(tf.where(blocked < 0, -1.0, 1.0), tf.shape(weight)), scales
-
-    def pass_through(self, weight: Tensor, variables: Variables) -> Tensor:
-        """The scale's gradient is that of the mean; the sign's is one."""
-        codes, scales = self.snap(weight, variables)
-        return straight_through(times(codes, scales), weight)
 
 
 def straight_through(value: Tensor, weight: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ what the optimizer did to each copy is averaged.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,11 +31,7 @@ def repeated(weights: Mapping[str, NDArray[Any]], groups: Sequence[Sequence[int]
         weights: Canonical name -> array.
         groups: Numbers of layers of equal shapes.
     """
-    changed = dict(weights)
-    for group in groups:
-        for name in [name for name in weights if name.startswith(f"layers.{group[0]}.")]:
-            changed |= {f"layers.{number}.{name.split('.', 2)[2]}": weights[name] for number in group}
-    return changed
+    return dict(weights) | {name: weights[names[0]] for names in _alike(weights, groups) for name in names}
 
 
 def averaged(weights: Mapping[str, NDArray[Any]], groups: Sequence[Sequence[int]]) -> dict[str, NDArray[Any]]:
@@ -46,13 +42,18 @@ def averaged(weights: Mapping[str, NDArray[Any]], groups: Sequence[Sequence[int]
         groups: Numbers of layers of equal shapes.
     """
     changed = dict(weights)
-    for group in groups:
-        for name in [name for name in weights if name.startswith(f"layers.{group[0]}.")]:
-            rest = name.split(".", 2)[2]
-            names = [f"layers.{number}.{rest}" for number in group]
-            mean = np.mean([np.asarray(weights[copy], np.float32) for copy in names], axis=0)
-            changed |= dict.fromkeys(names, mean)
+    for names in _alike(weights, groups):
+        changed |= dict.fromkeys(names, np.mean([np.asarray(weights[name], np.float32) for name in names], axis=0))
     return changed
+
+
+def _alike(weights: Mapping[str, NDArray[Any]], groups: Sequence[Sequence[int]]) -> Iterator[list[str]]:
+    """Names of the weights that become one, a list for each weight of a group's first layer."""
+    for group in groups:
+        first = f"layers.{group[0]}."
+        for name in weights:
+            if name.startswith(first):
+                yield [f"layers.{number}.{name.removeprefix(first)}" for number in group]
 
 
 def copies(model: KerasModel) -> list[list[int]]:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from edgelm.errors import ContextFullError
 from edgelm.model import LanguageModel
 from edgelm.models.activations import activate as activate  # the converters import it from here
-from edgelm.spec import FloatArray, RecurrentSpec, TransformerSpec
+from edgelm.spec import Activation, FloatArray, RecurrentSpec, TransformerSpec
 
 
 def logits(model: LanguageModel, ids: NDArray[np.integer[Any]], *, dtype: type[np.floating[Any]] = np.float32) -> FloatArray:
@@ -129,6 +129,9 @@ class ReferenceSession:
         bias = self._weights.get(f"{name}.bias")
         return y if bias is None else y + bias
 
+    def _activate(self, name: Activation, x: FloatArray) -> FloatArray:
+        return activate(name, x)
+
     def _recurrent(self, spec: RecurrentSpec, ids: NDArray[np.integer[Any]]) -> FloatArray:
         x: FloatArray = self._weights["embedding.weight"][ids]  # (batch, time, embedding_size)
         if spec.embedding_projection:
@@ -138,7 +141,7 @@ class ReferenceSession:
             gates = x + self._weights[f"{name}.bias"] if layer == 0 and spec.gate_embedding else self._dense(x, name)
             x = self._recurrent_layer(spec, layer, gates)  # (batch, time, units)
         for index, dense in enumerate(spec.hidden):
-            x = activate(dense.activation, self._dense(x, f"hidden.{index}"))
+            x = self._activate(dense.activation, self._dense(x, f"hidden.{index}"))
         return x
 
     def _recurrent_layer(self, spec: RecurrentSpec, layer: int, gates: FloatArray) -> FloatArray:

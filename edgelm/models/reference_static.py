@@ -82,18 +82,6 @@ class StaticSession(ReferenceSession):
     def _dense(self, x: FloatArray, name: str) -> FloatArray:
         return self._at(f"{name}:out", super()._dense(self._at(input_site(name), x), name))
 
-    def _recurrent(self, spec: RecurrentSpec, ids: NDArray[np.integer[Any]]) -> FloatArray:
-        x: FloatArray = self._weights["embedding.weight"][ids]  # (batch, time, embedding_size)
-        if spec.embedding_projection:
-            x = self._dense(x, "embedding_projection")
-        for layer in range(len(spec.units)):
-            name = f"layers.{layer}.input"
-            gates = x + self._weights[f"{name}.bias"] if layer == 0 and spec.gate_embedding else self._dense(x, name)
-            x = self._recurrent_layer(spec, layer, gates)  # (batch, time, units)
-        for index, dense in enumerate(spec.hidden):
-            x = self._activate(dense.activation, self._dense(x, f"hidden.{index}"))
-        return x
-
     def _recurrent_layer(self, spec: RecurrentSpec, layer: int, gates: FloatArray) -> FloatArray:
         names = [name for name in spec.state_names if name.endswith(f"_{layer}")]
         state = [self._state[name] for name in names]
