@@ -38,7 +38,8 @@ from edgelm.compress.step_data import StepData
 from edgelm.lower import direct
 from edgelm.model import LanguageModel
 from edgelm.recipe import Recipe
-from edgelm.recipe_steps import Distill, Finetune, Step, Training
+from edgelm.recipe_steps import Distill, Finetune, Step
+from edgelm.recipe_training import Training
 from edgelm.runtime.session import open_session
 from edgelm.text.corpus import Corpus
 from edgelm.text.tokenizer import Tokenizer

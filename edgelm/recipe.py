@@ -29,7 +29,8 @@ from typing import Any, Literal, TypeVar
 
 from edgelm import recipe_order
 from edgelm.errors import RecipeError
-from edgelm.recipe_steps import STEPS, Step, Training, default_of, step_to_dict, technique_of
+from edgelm.recipe_steps import STEPS, Step, default_of, step_to_dict, technique_of
+from edgelm.recipe_training import Training
 from edgelm.spec import Encoding
 
 Form = Literal["litert", "tflite-2.14"]

@@ -11,63 +11,13 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from edgelm.errors import RecipeError
+from edgelm.recipe_training import Training, TrainsWhenAsked, in_range
 from edgelm.spec import Encoding
 
 Scope = Literal["layer", "global"]
 Importance = Literal["variance", "gradient", "taylor"]
 CentroidStart = Literal["kmeans++", "density", "linear"]
 Preserved = Literal["sparsity", "clusters"]
-Precision = Literal["float32", "bfloat16"]
-
-
-def _in_range(step: object, name: str, low: float, high: float) -> None:
-    value = getattr(step, name)
-    if not low <= value <= high:
-        raise RecipeError(f"{type(step).__name__.lower()}: {name} = {value}", allowed=f"{low:g} to {high:g}")
-
-
-@dataclass(frozen=True)
-class Training:
-    """How a step trains: the table `[steps.train]` of a recipe.
-
-    Attributes:
-        epochs: Passes over the training split; 0.25 is a quarter of one, drawn from all of it. 0 for no training.
-        learning_rate: Its peak; it falls along a cosine.
-        batch_size: Windows a step.
-        sequence_length: Longest window in tokens; documents are cut into such windows.
-        warmup_steps: Steps of linear rise.
-        weight_decay: Of AdamW.
-        clip_norm: Largest global norm of the gradient.
-        seed: Of the order of the windows and of everything a technique draws.
-        precision: `bfloat16` multiplies matrices in 16 bits (weights, sums and grids stay float32).
-        teacher: What the step learns from besides the text: empty for nothing, `source` for the model before the recipe.
-        temperature: Of the teacher's and the student's distributions.
-        alpha: Share of the cross-entropy: loss = alpha * CE + (1 - alpha) * temperature**2 * KL.
-    """
-
-    epochs: float = 1.0
-    learning_rate: float = 5e-4
-    batch_size: int = 32
-    sequence_length: int = 256
-    warmup_steps: int = 50
-    weight_decay: float = 0.0
-    clip_norm: float = 1.0
-    seed: int = 0
-    precision: Precision = "bfloat16"
-    teacher: Literal["", "source"] = ""
-    temperature: float = 1.0
-    alpha: float = 0.5
-
-    def __post_init__(self) -> None:
-        _in_range(self, "epochs", 0, 1000)
-        _in_range(self, "learning_rate", 1e-9, 10)
-        _in_range(self, "temperature", 0.1, 100)
-        _in_range(self, "alpha", 0, 1)
-        for name in ("batch_size", "sequence_length"):
-            _in_range(self, name, 1, 1 << 20)
-
-
-NO_TRAINING = Training(epochs=0)
 
 
 @dataclass(frozen=True)
@@ -95,7 +45,7 @@ class Quantize:
     calibration_tokens: int = 8192
 
     def __post_init__(self) -> None:
-        _in_range(self, "calibration_tokens", 1, 1 << 30)
+        in_range(self, "calibration_tokens", 1, 1 << 30)
 
     @property
     def wants_data(self) -> bool:
@@ -143,7 +93,7 @@ class Qat:
 
 
 @dataclass(frozen=True)
-class Prune:
+class Prune(TrainsWhenAsked):
     """Weights of small magnitude become zero while training goes on (Zhu & Gupta 2018).
 
     Attributes:
@@ -170,22 +120,17 @@ class Prune:
     train: Training = Training()
 
     def __post_init__(self) -> None:
-        _in_range(self, "sparsity", 0, 0.99)
+        in_range(self, "sparsity", 0, 0.99)
         for pattern, sparsity in self.sparsity_of.items():
             if not isinstance(sparsity, int | float) or not 0 <= sparsity <= 0.99:
                 raise RecipeError(f"prune: sparsity_of {pattern} = {sparsity!r}", allowed="0 to 0.99")
-        _in_range(self, "initial_sparsity", 0, 0.99)
-        _in_range(self, "threshold", 0, 100)
+        in_range(self, "initial_sparsity", 0, 0.99)
+        in_range(self, "threshold", 0, 100)
         if not re.fullmatch(r"unstructured|[1-9]\d*[:x][1-9]\d*", self.pattern):
             raise RecipeError(f"prune: pattern = {self.pattern!r}", allowed="unstructured, N:M such as 2:4, or RxC blocks such as 1x16")
         begin, end = self.schedule
         if not 0 <= begin < end <= 1:
             raise RecipeError(f"prune: schedule = {list(self.schedule)}", allowed="[begin, end] with 0 <= begin < end <= 1")
-
-    @property
-    def wants_data(self) -> bool:
-        """It trains."""
-        return self.train.epochs > 0
 
 
 @dataclass(frozen=True)
@@ -215,11 +160,11 @@ class Structure:
 
     def __post_init__(self) -> None:
         for name in ("units", "ffn", "heads", "width", "layers"):
-            _in_range(self, name, 0, 0.95)
+            in_range(self, name, 0, 0.95)
 
 
 @dataclass(frozen=True)
-class Cluster:
+class Cluster(TrainsWhenAsked):
     """Weights of a matrix share few values (Han et al. 2016).
 
     Attributes:
@@ -237,16 +182,11 @@ class Cluster:
     train: Training = Training()
 
     def __post_init__(self) -> None:
-        _in_range(self, "clusters", 2, 255)
-
-    @property
-    def wants_data(self) -> bool:
-        """It trains."""
-        return self.train.epochs > 0
+        in_range(self, "clusters", 2, 255)
 
 
 @dataclass(frozen=True)
-class Share:
+class Share(TrainsWhenAsked):
     """Parts of the model become one.
 
     Attributes:
@@ -261,12 +201,7 @@ class Share:
     train: Training = Training()
 
     def __post_init__(self) -> None:
-        _in_range(self, "amount", 0.01, 1)
-
-    @property
-    def wants_data(self) -> bool:
-        """It trains."""
-        return self.train.epochs > 0
+        in_range(self, "amount", 0.01, 1)
 
 
 @dataclass(frozen=True)
@@ -293,14 +228,14 @@ class Distill:
     wants_data = True
 
     def __post_init__(self) -> None:
-        _in_range(self, "temperature", 0.1, 100)
-        _in_range(self, "alpha", 0, 1)
-        _in_range(self, "top_k", 0, 4096)
-        _in_range(self, "hidden", 0, 1000)
+        in_range(self, "temperature", 0.1, 100)
+        in_range(self, "alpha", 0, 1)
+        in_range(self, "top_k", 0, 4096)
+        in_range(self, "hidden", 0, 1000)
 
 
 @dataclass(frozen=True)
-class LowBit:
+class LowBit(TrainsWhenAsked):
     """Ternary {-1, 0, 1} or binary {-1, 1} weights with scales, trained straight-through.
 
     Attributes:
@@ -318,11 +253,6 @@ class LowBit:
     head: Encoding = Encoding.INT8
     keep_float: tuple[str, ...] = ()
     train: Training = Training(learning_rate=1e-3)
-
-    @property
-    def wants_data(self) -> bool:
-        """It trains."""
-        return self.train.epochs > 0
 
 
 @dataclass(frozen=True)
@@ -349,7 +279,7 @@ class Mixed:
     wants_data = True
 
     def __post_init__(self) -> None:
-        _in_range(self, "size_factor", 0.1, 10)
+        in_range(self, "size_factor", 0.1, 10)
 
 
 Step = Quantize | Finetune | Qat | Prune | Structure | Cluster | Share | Distill | LowBit | Mixed

@@ -15,7 +15,8 @@ from edgelm.compress import quantize
 from edgelm.errors import RecipeError
 from edgelm.model import LanguageModel
 from edgelm.recipe import Recipe
-from edgelm.recipe_steps import STEPS, Cluster, Distill, LowBit, Prune, Qat, Quantize, Step, Training, step_to_dict
+from edgelm.recipe_steps import STEPS, Cluster, Distill, LowBit, Prune, Qat, Quantize, Step, step_to_dict
+from edgelm.recipe_training import Training
 from edgelm.spec import Encoding, RecurrentSpec, weight_shapes
 
 WITHOUT_DATA = ["float16", "float32", "int4", "int4-block32", "int8", "int8-tflite2.14"]

@@ -14,7 +14,8 @@ from edgelm.compress.step_data import StepData
 from edgelm.lower import direct
 from edgelm.model import LanguageModel
 from edgelm.models import keras_model
-from edgelm.recipe_steps import Finetune, Training
+from edgelm.recipe_steps import Finetune
+from edgelm.recipe_training import Training
 from edgelm.spec import DenseLayer, ModelSpec, RecurrentSpec, TransformerSpec, weight_shapes
 from edgelm.tflite import reader
 

@@ -18,7 +18,7 @@ from edgelm.compress.steps import BeforeStep
 from edgelm.compress.teacher import loss_of
 from edgelm.errors import UnsupportedModelError
 from edgelm.models.keras_model import KerasModel, spec_of
-from edgelm.recipe_steps import Training
+from edgelm.recipe_training import Training
 
 VALIDATION_TOKENS = 40_000
 """Of the validation split, after each pass: enough to tell passes apart, and a small part of one."""

@@ -10,7 +10,8 @@ from typing import Any
 from edgelm.compress.step_data import StepData
 from edgelm.compress.stored import Figures
 from edgelm.model import LanguageModel
-from edgelm.recipe_steps import Mixed, Qat, Quantize, Step, Structure, Training, technique_of
+from edgelm.recipe_steps import Mixed, Qat, Quantize, Step, Structure, technique_of
+from edgelm.recipe_training import Training
 from edgelm.report import Plot, Table, number
 
 MB = 1e6

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from edgelm.errors import EdgeLMError
-from edgelm.recipe_steps import Precision
+from edgelm.recipe_training import Precision
 
 StrategyName = Literal["auto", "none", "mirrored", "multiworker"]
 

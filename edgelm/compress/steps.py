@@ -15,7 +15,7 @@ from edgelm.compress.head_inputs import split
 from edgelm.compress.objective import Objective, TokenLoss, cross_entropy
 from edgelm.compress.settings import TrainSettings
 from edgelm.models.keras_model import KerasModel
-from edgelm.recipe_steps import Precision
+from edgelm.recipe_training import Precision
 
 __all__ = ["BeforeStep", "Steps", "TokenLoss", "cross_entropy", "multiplying_in"]
 

@@ -23,7 +23,7 @@ from edgelm.compress.step_data import StepData
 from edgelm.compress.teacher_store import TeacherStore
 from edgelm.model import Imported, LanguageModel
 from edgelm.models import keras_model
-from edgelm.recipe_steps import Training
+from edgelm.recipe_training import Training
 from edgelm.spec import TransformerSpec
 
 Tensor = Any

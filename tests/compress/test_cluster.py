@@ -16,7 +16,8 @@ from edgelm.compress.codebook import codebook_grids
 from edgelm.errors import RecipeError, UnsupportedModelError
 from edgelm.model import LanguageModel
 from edgelm.models import keras_model
-from edgelm.recipe_steps import NO_TRAINING, CentroidStart, Cluster
+from edgelm.recipe_steps import CentroidStart, Cluster
+from edgelm.recipe_training import NO_TRAINING
 from edgelm.spec import Encoding, weight_shapes
 
 FEW = 4

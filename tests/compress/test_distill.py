@@ -14,7 +14,8 @@ from edgelm.compress.step_data import StepData
 from edgelm.errors import EdgeLMError, RecipeError
 from edgelm.model import Imported, LanguageModel
 from edgelm.models import reference
-from edgelm.recipe_steps import Distill, Training
+from edgelm.recipe_steps import Distill
+from edgelm.recipe_training import Training
 from edgelm.spec import DenseLayer, RecurrentSpec, TransformerSpec
 
 VOCAB = 20

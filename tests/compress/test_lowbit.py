@@ -10,7 +10,8 @@ from trained_models import FAMILIES, RETRAIN, Family, data_of, perplexity, shipp
 
 from edgelm.compress import lowbit
 from edgelm.errors import RecipeError
-from edgelm.recipe_steps import NO_TRAINING, LowBit
+from edgelm.recipe_steps import LowBit
+from edgelm.recipe_training import NO_TRAINING
 from edgelm.spec import Encoding
 
 VALUES = {"ternary": {-1, 0, 1}, "binary": {-1, 1}}

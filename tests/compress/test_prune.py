@@ -18,7 +18,8 @@ from edgelm.compress.settings import Plan, Progress
 from edgelm.compress.sparsity_patterns import keep_mask, magnitudes, parse_pattern
 from edgelm.errors import CorpusError, RecipeError
 from edgelm.models import keras_model
-from edgelm.recipe_steps import NO_TRAINING, Prune
+from edgelm.recipe_steps import Prune
+from edgelm.recipe_training import NO_TRAINING
 from edgelm.spec import Encoding, ModelSpec
 
 

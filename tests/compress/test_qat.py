@@ -12,7 +12,8 @@ from trained_models import FAMILIES, RETRAIN, Family, data_of, perplexity, shipp
 from edgelm.compress import qat
 from edgelm.lower import direct
 from edgelm.model import LanguageModel
-from edgelm.recipe_steps import NO_TRAINING, Qat, Training
+from edgelm.recipe_steps import Qat
+from edgelm.recipe_training import NO_TRAINING, Training
 from edgelm.spec import Encoding
 from edgelm.tflite import reader
 

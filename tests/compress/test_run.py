@@ -17,7 +17,8 @@ from edgelm.compress.step_data import StepData
 from edgelm.compress.stored import effective, macs_per_token, measure, stored
 from edgelm.errors import CorpusError, RecipeError
 from edgelm.model import LanguageModel
-from edgelm.recipe_steps import STEPS, Finetune, Quantize, Step, Training
+from edgelm.recipe_steps import STEPS, Finetune, Quantize, Step
+from edgelm.recipe_training import Training
 from edgelm.report import Table
 from edgelm.spec import Encoding, RecurrentSpec, weight_shapes
 from edgelm.text.tokenizer import train_word_level

@@ -14,7 +14,8 @@ from edgelm.errors import RecipeError
 from edgelm.lower import direct
 from edgelm.model import LanguageModel
 from edgelm.models import keras_model, reference
-from edgelm.recipe_steps import NO_TRAINING, Finetune, Share
+from edgelm.recipe_steps import Finetune, Share
+from edgelm.recipe_training import NO_TRAINING
 from edgelm.spec import DenseLayer, Encoding, ModelSpec, RecurrentSpec, weight_shapes
 from edgelm.tflite import reader
 from edgelm.tflite.reader import TfliteModel

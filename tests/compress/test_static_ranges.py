@@ -17,7 +17,8 @@ from edgelm.lower.direct import lower
 from edgelm.model import LanguageModel
 from edgelm.models import keras_model, reference, reference_static
 from edgelm.models.static_sites import int8_affine, round_to_int8, sites
-from edgelm.recipe_steps import NO_TRAINING, Qat, Training
+from edgelm.recipe_steps import Qat
+from edgelm.recipe_training import NO_TRAINING, Training
 from edgelm.spec import DenseLayer, Encoding, ModelSpec, RecurrentSpec, TransformerSpec, weight_shapes
 from edgelm.tflite import reader
 

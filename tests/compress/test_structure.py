@@ -15,7 +15,8 @@ from edgelm.compress.surgery import axes, dimensions, drop_layers, shrink
 from edgelm.errors import CorpusError, UnsupportedModelError
 from edgelm.model import LanguageModel
 from edgelm.models import reference
-from edgelm.recipe_steps import NO_TRAINING, Structure
+from edgelm.recipe_steps import Structure
+from edgelm.recipe_training import NO_TRAINING
 from edgelm.spec import DenseLayer, Encoding, ModelSpec, RecurrentSpec, TransformerSpec, weight_shapes
 
 WIDE = dataclasses.replace(LLAMA, layers=2)

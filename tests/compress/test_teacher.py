@@ -13,7 +13,7 @@ from edgelm.compress.batches import batches, cut
 from edgelm.compress.settings import TrainingError
 from edgelm.compress.step_data import StepData
 from edgelm.model import LanguageModel
-from edgelm.recipe_steps import Training
+from edgelm.recipe_training import Training
 from edgelm.spec import RecurrentSpec, TransformerSpec, weight_shapes
 
 LSTM = RecurrentSpec(20, 16, "rnn", (24,))

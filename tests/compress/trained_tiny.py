@@ -13,7 +13,7 @@ from edgelm.compress.step_data import StepData
 from edgelm.lower.direct import lower
 from edgelm.model import LanguageModel
 from edgelm.models import keras_model, reference
-from edgelm.recipe_steps import Training
+from edgelm.recipe_training import Training
 from edgelm.spec import DenseLayer, Encoding, ModelSpec, RecurrentSpec, TransformerSpec, weight_shapes
 from edgelm.tflite import reader
 
