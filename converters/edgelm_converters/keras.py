@@ -10,19 +10,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from edgelm.errors import SourceError, UnsafeModelError, UnsupportedModelError
-from edgelm.model import Imported, LanguageModel, LiftProof, OpaqueGraph, Origin
-from edgelm.spec import RecurrentSpec
+from edgelm.model import Imported, LanguageModel, OpaqueGraph, Origin
 from edgelm_converters.keras_files import keras_version, looks_like, read_h5, read_keras
-from edgelm_converters.keras_graph import KerasGraph, LayerNode, NotLiftable
-from edgelm_converters.keras_source import Source, as_source, load
+from edgelm_converters.keras_graph import KerasGraph, LayerNode
+from edgelm_converters.keras_source import as_source, load
+from edgelm_converters.lift import NotLiftable, proven
 from edgelm_converters.saved_model import check_safe_graph, is_saved_model, read_saved_model
 
-TOLERANCE = 1e-3  # of the logits' spread: float32 sums in another order stay below 1e-5, a wrong gate order or epsilon is above 1e-2
-_SEQUENCES, _TIME = 4, 24
 _LARGEST = 1 << 24  # ids: no vocabulary comes near it
 
 _READERS: Mapping[str, Callable[[Path], KerasGraph | None]] = {"keras": read_keras, "keras-h5": read_h5, "saved-model": read_saved_model}
@@ -59,7 +54,7 @@ def read(path: Path, *, trust: bool = False, name: str | None = None) -> Importe
     title = name or path.stem
     claim = _claim(graph, title) if graph else reason  # before TensorFlow is loaded: it refuses what is no language model
     source = as_source(load(path, file_format, version, trust=trust), vocabularies)
-    model = claim if isinstance(claim, str) else _proven(claim, source)
+    model = claim if isinstance(claim, str) else proven(claim.model, source, file_format, claim.lowest, claim.notes)
     if isinstance(model, LanguageModel):
         return Imported(model, source.logits)
     origin = Origin(file_format, source.framework, "graph", model)
@@ -129,13 +124,11 @@ class _Claim:
 
     Attributes:
         model: The model.
-        file_format: Of its source.
         lowest: Smallest id that the source reads like any other; 1 where token 0 is masked.
         notes: What the lift leaves out.
     """
 
     model: LanguageModel
-    file_format: str
     lowest: int
     notes: tuple[str, ...]
 
@@ -153,60 +146,4 @@ def _claim(graph: KerasGraph, title: str) -> _Claim | str:
     except UnsupportedModelError as error:
         return f"taken for a {found.spec.family} model, but {error.what}"
     masked = any(node.config.get("mask_zero") for node in graph.nodes)
-    return _Claim(model, graph.format, 1 if masked else 0, found.notes)
-
-
-def _proven(claim: _Claim, source: Source) -> LanguageModel | str:
-    """The model with its proof, or why it is not the source."""
-    spec = claim.model.spec
-    proof, allowed = prove(claim.model, source, claim.lowest)
-    if not proof.max_abs_difference <= allowed:
-        return (
-            f"taken for a {spec.family} model, but its logits differ from the source's by {proof.max_abs_difference:.3g} "
-            f"(at most {allowed:.3g} is allowed)"
-        )
-    kind = spec.cell if isinstance(spec, RecurrentSpec) else "decoder"
-    why = f"recognised as a {spec.family} model ({kind}); logits equal the source's on {proof.tokens} random tokens"
-    origin = Origin(claim.file_format, source.framework, "lifted", ". ".join([why, *claim.notes]), proof)
-    return claim.model.replace(origin=origin)
-
-
-def prove(model: LanguageModel, source: Source, lowest: int = 0) -> tuple[LiftProof, float]:
-    """Compares a lifted model with its source on random tokens.
-
-    Logits are centred over the vocabulary, since a constant added to all of them changes nothing; probabilities are compared as
-    log-probabilities.
-
-    Args:
-        model: The lifted model.
-        source: The source.
-        lowest: The smallest id to use.
-
-    Returns:
-        The proof, and the largest difference that would be accepted: `TOLERANCE` times the spread of the source's logits.
-    """
-    from edgelm.models import reference
-
-    limit = model.spec.max_positions if not isinstance(model.spec, RecurrentSpec) else _TIME
-    time = min(_TIME, limit, source.time or _TIME)
-    low = min(lowest, model.spec.vocab_size - 1)
-    ids = np.random.default_rng(20).integers(low, model.spec.vocab_size, (_SEQUENCES, time), dtype=np.int32)
-    theirs, ours = source.logits(ids), np.asarray(reference.logits(model, ids), np.float32)  # (batch, time, vocab)
-    if theirs.shape != ours.shape:
-        return LiftProof(0, float("inf"), 0.0), 0.0
-    if source.last_only and source.time:  # shorter prefixes of a fixed window are padded with token 0, which a lifted model reads too
-        theirs, ours = theirs[:, -1:], ours[:, -1:]
-    centre = _log_softmax if source.probabilities else _centred
-    theirs, ours = centre(theirs), centre(ours)
-    difference = float(np.max(np.abs(theirs - ours)))
-    agreement = float(np.mean(theirs.argmax(-1) == ours.argmax(-1)))
-    return LiftProof(int(np.prod(theirs.shape[:2])), difference, agreement), TOLERANCE * float(np.ptp(theirs))
-
-
-def _centred(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    return np.asarray(logits - logits.mean(axis=-1, keepdims=True), np.float32)
-
-
-def _log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    shifted = logits - logits.max(axis=-1, keepdims=True)
-    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True)), np.float32)
+    return _Claim(model, 1 if masked else 0, found.notes)

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from edgelm.errors import UnsupportedModelError
 from edgelm.spec import Activation, FloatArray
 from edgelm_converters.keras_dense import Affine, activated, activation_of, dense_of, spec_activation
-from edgelm_converters.keras_graph import LayerNode, NotLiftable
+from edgelm_converters.keras_graph import LayerNode
 from edgelm_converters.keras_values import constant_of, input_length
 from edgelm_converters.keras_wiring import Wiring, operation, weight_of
+from edgelm_converters.lift import NotLiftable
 
 ATTENTION = frozenset({"MultiHeadAttention", "GroupQueryAttention"})
 

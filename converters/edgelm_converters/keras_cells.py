@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from edgelm.errors import UnsupportedModelError
 from edgelm.spec import GATES, Activation, Cell, FloatArray
 from edgelm_converters.keras_dense import KERAS3_HARD_SIGMOID, Affine, activation_name, spec_activation
-from edgelm_converters.keras_graph import LayerNode, NotLiftable
+from edgelm_converters.keras_graph import LayerNode
 from edgelm_converters.keras_wiring import operation
+from edgelm_converters.lift import NotLiftable
 
 CELLS: Mapping[str, Cell] = {
     "GRU": "gru",

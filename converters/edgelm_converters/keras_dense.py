@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from edgelm.models.reference import activate
 from edgelm.spec import Activation, FloatArray
-from edgelm_converters.keras_graph import LayerNode, NotLiftable
+from edgelm_converters.keras_graph import LayerNode
 from edgelm_converters.keras_wiring import Wiring, operation, option, weight_of
+from edgelm_converters.lift import NotLiftable
 
 ACTIVATION_OPERATIONS: Mapping[str, str] = {
     "Gelu": "gelu",

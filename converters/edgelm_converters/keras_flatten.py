@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from edgelm.errors import SourceError
 from edgelm_converters.keras_config import Layer, Model, normalise
-from edgelm_converters.keras_graph import LayerNode, NotLiftable
+from edgelm_converters.keras_graph import LayerNode
+from edgelm_converters.lift import NotLiftable
 
 Weights = Mapping[str, Mapping[str, NDArray[Any]]]
 """Path of a layer ("ffn/dense") -> its arrays by name."""

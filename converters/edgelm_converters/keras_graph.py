@@ -13,18 +13,6 @@ from typing import Any
 from numpy.typing import NDArray
 
 
-class NotLiftable(Exception):  # noqa: N818 - a verdict of the lifter, not an error shown to anyone
-    """The lifter did not recognise the graph as a model family it can rebuild; the model goes the opaque way.
-
-    Attributes:
-        reason: One clause for the report, e.g. "layer 'conv1d' (Conv1D) is in no family edgelm rebuilds".
-    """
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
-
-
 @dataclass(frozen=True)
 class LayerNode:
     """One call of one layer.

@@ -14,12 +14,13 @@ from edgelm.models.keras_names import SPEC_CLASS, keras_weights, to_canonical
 from edgelm.spec import FloatArray, spec_from_dict, weight_shapes
 from edgelm_converters.keras_cells import is_recurrent
 from edgelm_converters.keras_dense import SOFTMAX, activation_of, dense_of
-from edgelm_converters.keras_graph import KerasGraph, LayerNode, NotLiftable
+from edgelm_converters.keras_graph import KerasGraph, LayerNode
 from edgelm_converters.keras_hdf5 import DAMAGE
 from edgelm_converters.keras_head import Lift, check_classes
 from edgelm_converters.keras_recurrent import lift_recurrent
 from edgelm_converters.keras_transformer import ATTENTION, lift_transformer
 from edgelm_converters.keras_wiring import Wiring, operation
+from edgelm_converters.lift import NotLiftable
 
 __all__ = ["Lift", "lift"]
 

@@ -16,9 +16,10 @@ from edgelm.errors import UnsupportedModelError
 from edgelm.spec import DenseLayer, FloatArray, RecurrentSpec
 from edgelm_converters.keras_cells import RecurrentCell, cells_of, is_recurrent
 from edgelm_converters.keras_dense import Affine, activated, activation_of, dense_of, scaling_of, spec_activation
-from edgelm_converters.keras_graph import LayerNode, NotLiftable
+from edgelm_converters.keras_graph import LayerNode
 from edgelm_converters.keras_head import Lift, check_classes, check_head_activation, input_features, same_table
 from edgelm_converters.keras_wiring import Wiring, operation, option, takes_last, weight_of
+from edgelm_converters.lift import NotLiftable
 
 
 @dataclass

@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgelm.errors import UnsupportedModelError
-from edgelm.model import SourceLogits
 from edgelm_converters.keras_open import (
     arrays,
     first_line,
@@ -22,6 +21,7 @@ from edgelm_converters.keras_open import (
     reset_states,
     stateful_layers,
 )
+from edgelm_converters.lift import Source
 
 _PROBE_TIME = 8
 _CALL_TIMES = (64, 32, 16, _PROBE_TIME)
@@ -43,29 +43,6 @@ class Loaded:
     shape: tuple[int | None, ...]
     dtype: str
     framework: str
-
-
-@dataclass(frozen=True)
-class Source:
-    """A language model in its framework.
-
-    Attributes:
-        framework: Name and version.
-        time: Tokens it takes at a time; None when free.
-        call_time: Tokens a converted graph takes: `time`, or the largest of 64, 32, 16, 8 that the model runs on.
-        vocab_size: Scores per position.
-        probabilities: It gives probabilities, which `logits` maps through log.
-        last_only: It gives scores for the last position only; `logits` runs every prefix.
-        logits: Ids (batch, time) int32 -> (batch, time, vocab) float32.
-    """
-
-    framework: str
-    time: int | None
-    call_time: int
-    vocab_size: int
-    probabilities: bool
-    last_only: bool
-    logits: SourceLogits
 
 
 def load(path: Path, file_format: str, keras_version: str, *, trust: bool = False) -> Loaded:

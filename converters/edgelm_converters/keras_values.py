@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgelm_converters.keras_graph import LayerNode, NotLiftable
+from edgelm_converters.keras_graph import LayerNode
 from edgelm_converters.keras_wiring import IDENTITIES, Operand, Wiring, operation, option, slice_index, weight_of
+from edgelm_converters.lift import NotLiftable
 
 Array = NDArray[Any]
 

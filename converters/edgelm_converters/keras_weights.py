@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from edgelm.errors import SourceError
 from edgelm_converters.keras_config import Layer, Model
-from edgelm_converters.keras_graph import NotLiftable
 from edgelm_converters.keras_hdf5 import Arrays, Group
+from edgelm_converters.lift import NotLiftable
 
 Array = NDArray[Any]
 

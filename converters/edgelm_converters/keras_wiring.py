@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgelm_converters.keras_graph import KerasGraph, LayerNode, NotLiftable
+from edgelm_converters.keras_graph import KerasGraph, LayerNode
+from edgelm_converters.lift import NotLiftable
 
 Operand = str | NDArray[Any]
 """One operand of an operation: the name of the node that makes it, or a constant."""

@@ -12,8 +12,9 @@ from keras_lifts import MAX_DIFFERENCE, VOCAB, Build, difference, lifted, random
 from edgelm.errors import UnsupportedModelError
 from edgelm.model import LanguageModel
 from edgelm.spec import DenseLayer, RecurrentSpec, weight_shapes
-from edgelm_converters.keras_graph import KerasGraph, LayerNode, NotLiftable
+from edgelm_converters.keras_graph import KerasGraph, LayerNode
 from edgelm_converters.keras_lift import lift
+from edgelm_converters.lift import NotLiftable
 
 pytestmark = pytest.mark.slow  # importing TensorFlow alone takes four seconds
 

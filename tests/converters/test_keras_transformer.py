@@ -48,8 +48,8 @@ from keras_lifts import MAX_DIFFERENCE, TIME, VOCAB, difference, lifted, randomi
 from edgelm.errors import UnsupportedModelError
 from edgelm.model import LanguageModel
 from edgelm.spec import TransformerSpec, weight_shapes
-from edgelm_converters.keras_graph import NotLiftable
 from edgelm_converters.keras_lift import lift
+from edgelm_converters.lift import NotLiftable
 
 pytestmark = pytest.mark.slow  # importing TensorFlow alone takes four seconds
 

@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from edgelm.errors import EdgeLMError, SourceError
 from edgelm_converters.keras_config import MAX_DEPTH
 from edgelm_converters.keras_files import read_h5, read_keras
-from edgelm_converters.keras_graph import KerasGraph, NotLiftable
+from edgelm_converters.keras_graph import KerasGraph
+from edgelm_converters.lift import NotLiftable
 from edgelm_converters.saved_model import read_saved_model
 
 FLIPS = 200
