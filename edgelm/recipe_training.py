@@ -8,6 +8,7 @@ from typing import Literal
 from edgelm.errors import RecipeError
 
 Precision = Literal["float32", "bfloat16"]
+Optimizer = Literal["adamw", "muon"]
 
 
 def in_range(step: object, name: str, low: float, high: float) -> None:
@@ -34,6 +35,7 @@ class Training:
         weight_decay: Of AdamW.
         clip_norm: Largest global norm of the gradient.
         seed: Of the order of the windows and of everything a technique draws.
+        optimizer: `adamw` (Loshchilov & Hutter 2019), or `muon` (Jordan et al. 2024) for kernels, which gets further in few steps.
         precision: `bfloat16` multiplies matrices in 16 bits (weights, sums and grids stay float32).
         teacher: What the step learns from besides the text: empty for nothing, `source` for the model before the recipe.
         temperature: Of the teacher's and the student's distributions.
@@ -48,6 +50,7 @@ class Training:
     weight_decay: float = 0.0
     clip_norm: float = 1.0
     seed: int = 0
+    optimizer: Optimizer = "adamw"
     precision: Precision = "bfloat16"
     teacher: Literal["", "source"] = ""
     temperature: float = 1.0

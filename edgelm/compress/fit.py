@@ -82,6 +82,7 @@ def settings_of(train: Training, documents: Documents, longest: int | None = Non
         clip_norm=train.clip_norm,
         seed=train.seed,
         precision=train.precision,
+        optimizer=train.optimizer,
     )
 
 

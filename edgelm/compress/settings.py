@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from edgelm.errors import EdgeLMError
-from edgelm.recipe_training import Precision
+from edgelm.recipe_training import Optimizer, Precision
 
 StrategyName = Literal["auto", "none", "mirrored", "multiworker"]
 
@@ -37,6 +37,7 @@ class TrainSettings:
         checkpoint_steps: Steps between two checkpoints inside an epoch (each epoch ends with one); 0 for none.
         strategy: Where to compute: `none` (this process), `mirrored` (all GPUs of this machine), `multiworker` (as TF_CONFIG says),
             `auto`: the widest of them that is set up.
+        optimizer: `adamw`, or `muon` for kernels (`edgelm.compress.muon`).
         precision: `bfloat16` multiplies matrices in 16 bits while it trains, where the processor can (1.4 x the tokens a second with AMX);
             weights, sums and validation stay float32.
 
@@ -59,6 +60,7 @@ class TrainSettings:
     checkpoint_steps: int = 500
     strategy: StrategyName = "auto"
     precision: Precision = "float32"
+    optimizer: Optimizer = "adamw"
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "sequence_length"):
@@ -69,6 +71,8 @@ class TrainSettings:
                 raise TrainingError(f"training setting {name} = {getattr(self, name)}", allowed="at least 0")
         if self.precision not in get_args(Precision):
             raise TrainingError(f"training setting precision = {self.precision!r}", allowed=", ".join(get_args(Precision)))
+        if self.optimizer not in get_args(Optimizer):
+            raise TrainingError(f"training setting optimizer = {self.optimizer!r}", allowed=", ".join(get_args(Optimizer)))
         if not 0 < self.learning_rate < math.inf:
             raise TrainingError(f"training setting learning_rate = {self.learning_rate}", allowed="above 0, such as 0.002")
 

@@ -24,6 +24,15 @@ BeforeStep = Callable[[int], None]
 BFLOAT16 = "auto_mixed_precision_onednn_bfloat16"
 
 
+def _optimizer(settings: TrainSettings) -> Any:
+    from tf_keras.optimizers import AdamW
+
+    from edgelm.compress.muon import Muon
+
+    kind = {"adamw": AdamW, "muon": Muon}[settings.optimizer]
+    return kind(settings.learning_rate, weight_decay=settings.weight_decay)
+
+
 @contextmanager
 def multiplying_in(precision: Precision) -> Iterator[None]:
     """TensorFlow functions that run inside multiply matrices in that precision; afterwards the option is as it was."""
@@ -60,14 +69,13 @@ class Steps:
 
     def __init__(self, model: KerasModel, settings: TrainSettings, objective: Objective) -> None:
         import tensorflow as tf
-        import tf_keras
 
         self.model, self.settings, self.objective = model, settings, objective
         self._bfloat16 = settings.precision == "bfloat16" and multiplies_bfloat16()
         self._both = split(model).both if objective.wants_hidden else None
         self.strategy = model.distribute_strategy
         with self.strategy.scope():
-            self.optimizer = tf_keras.optimizers.AdamW(settings.learning_rate, weight_decay=settings.weight_decay)
+            self.optimizer = _optimizer(settings)
             self.optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
             self.optimizer.build(self._variables)
         self._train: Any = None  # made for the first batch: it shows what the objective adds
