@@ -73,6 +73,8 @@ class Qat:
         activations: `dynamic` leaves activations to the runtime; `static` calibrates int8 ranges and trains with them, for NPUs.
         start: The points of the grid where training begins: the `nearest`, or those that `gptq` chooses on training text, which leaves
             less to train at 4 bits.
+        learn: `all`, or `scales`: the points of the grid stay as `start` chose them, and scales (codes of clusters, too), biases and norms
+            are trained, which cannot lose what `gptq` won (EfficientQAT, Chen et al. 2024).
         preserve: What earlier steps made and this one keeps: `sparsity` (PQAT), `clusters` (CQAT), both (PCQAT).
         train: How.
     """
@@ -83,6 +85,7 @@ class Qat:
     keep_float: tuple[str, ...] = ()
     activations: Literal["dynamic", "static"] = "dynamic"
     start: Literal["nearest", "gptq"] = "nearest"
+    learn: Literal["all", "scales"] = "all"
     preserve: tuple[Preserved, ...] = ()
     train: Training = Training()
     wants_data = True
@@ -172,6 +175,8 @@ class Cluster(TrainsWhenAsked):
         start: Where k-means begins: `kmeans++` (Arthur & Vassilvitskii 2007), `density` or `linear`.
         preserve_sparsity: Zeros stay zero: one of the values is 0.
         skip: Patterns of canonical names that are left alone.
+        compensate: `gptq` chooses values so that each column makes up for the errors of those before it; wants data.
+        calibration_tokens: Training tokens that `compensate` looks at.
         train: Retraining of the shared values.
     """
 
@@ -179,10 +184,18 @@ class Cluster(TrainsWhenAsked):
     start: CentroidStart = "kmeans++"
     preserve_sparsity: bool = False
     skip: tuple[str, ...] = ()
+    compensate: Literal["none", "gptq"] = "none"
+    calibration_tokens: int = 8192
     train: Training = Training()
 
     def __post_init__(self) -> None:
         in_range(self, "clusters", 2, 255)
+        in_range(self, "calibration_tokens", 1, 1 << 30)
+
+    @property
+    def wants_data(self) -> bool:
+        """It trains, or looks at text."""
+        return self.train.epochs > 0 or self.compensate != "none"
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,8 @@ class Training:
         teacher: What the step learns from besides the text: empty for nothing, `source` for the model before the recipe.
         temperature: Of the teacher's and the student's distributions.
         alpha: Share of the cross-entropy: loss = alpha * CE + (1 - alpha) * temperature**2 * KL.
+        top_k: The teacher runs once and its largest logits of each position are kept; 0 runs it at every step, with all logits. What is
+            not kept is one bucket, in which nothing holds the student to the teacher: too coarse for a student that is nearly its equal.
     """
 
     epochs: float = 1.0
@@ -55,12 +57,14 @@ class Training:
     teacher: Literal["", "source"] = ""
     temperature: float = 1.0
     alpha: float = 0.5
+    top_k: int = 32
 
     def __post_init__(self) -> None:
         in_range(self, "epochs", 0, 1000)
         in_range(self, "learning_rate", 1e-9, 10)
         in_range(self, "temperature", 0.1, 100)
         in_range(self, "alpha", 0, 1)
+        in_range(self, "top_k", 0, 4096)
         for name in ("batch_size", "sequence_length"):
             in_range(self, name, 1, 1 << 20)
 

@@ -5,6 +5,7 @@ GPTQ (Frantar et al. 2023) keeps the outputs W x on calibration text, instead of
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,8 @@ from edgelm.tflite.quantize import BLOCK_COLUMNS
 
 DAMPING = 0.1
 """Share of the mean of the Hessian's diagonal that is added to it: directions that the text hardly took must stay near where they were."""
+
+RoundColumn = Callable[[int, NDArray[np.float32]], NDArray[np.float32]]
 
 _COLUMNS_A_STEP = 128  # errors reach the columns further on once in so many: one large product instead of many small ones
 
@@ -40,25 +43,53 @@ def compensated(
     """
     rows, columns = weight.shape
     block = BLOCK_COLUMNS if encoding is Encoding.INT4_BLOCK32 else columns
-    mean = float(np.diag(product).mean()) or 1.0  # inputs that are all zero leave nothing to compensate
-    hessian = product + damping * mean * np.eye(columns)
-    factor = _inverse_factor(hessian)
-    left = weight.copy()  # what is still to be expressed
-    rounded, scales = np.zeros_like(weight), np.empty((rows, columns // block), np.float32)
+    energy = _damped(product, damping).diagonal()
+    scales = np.empty((rows, columns // block), np.float32)
+
+    def on_grid(column: int, left: NDArray[np.float32]) -> NDArray[np.float32]:
+        if column % block == 0:
+            part = slice(column, column + block)
+            scales[:, column // block] = find_scales(left[:, :block], encoding, clip, energy[part])[:, 0]
+        scale = scales[:, column // block]
+        nearest = np.clip(np.rint(left[:, 0] / scale), -LARGEST[encoding], LARGEST[encoding]) * scale
+        return np.where(weight[:, column] == 0, np.float32(0), nearest)
+
+    return spread(weight, product, on_grid, damping), scales
+
+
+def spread(
+    weight: NDArray[np.float32], product: NDArray[np.float64], rounding: RoundColumn, damping: float = DAMPING
+) -> NDArray[np.float32]:
+    """Rounds a matrix column by column; the error of each is spread over those after it.
+
+    Args:
+        weight: (rows, columns).
+        product: As of `compensated`.
+        rounding: (column, what is left to express of this column and of those after it, (rows, columns - column)) -> the column as it
+            is stored, (rows,). Columns further on than the next multiple of 128 have not met the latest errors yet.
+        damping: See `DAMPING`.
+
+    Returns:
+        The rounded weights, (rows, columns).
+    """
+    rows, columns = weight.shape
+    factor = _inverse_factor(_damped(product, damping))
+    left = weight.copy()
+    rounded = np.zeros_like(weight)
     for start in range(0, columns, _COLUMNS_A_STEP):
         end = min(start + _COLUMNS_A_STEP, columns)
         errors = np.empty((rows, end - start), np.float32)
         for column in range(start, end):
-            if column % block == 0:
-                part = slice(column, column + block)
-                scales[:, column // block] = find_scales(left[:, part], encoding, clip, np.diag(hessian)[part])[:, 0]
-            scale = scales[:, column // block]
-            nearest = np.clip(np.rint(left[:, column] / scale), -LARGEST[encoding], LARGEST[encoding]) * scale
-            rounded[:, column] = np.where(weight[:, column] == 0, 0, nearest)
+            rounded[:, column] = rounding(column, left[:, column:])
             error = errors[:, column - start] = (left[:, column] - rounded[:, column]) / factor[column, column]
             left[:, column + 1 : end] -= error[:, None] * factor[column, column + 1 : end]
         left[:, end:] -= errors @ factor[start:end, end:]
-    return rounded, scales
+    return rounded
+
+
+def _damped(product: NDArray[np.float64], damping: float) -> NDArray[np.float64]:
+    mean = float(np.diag(product).mean()) or 1.0  # inputs that are all zero leave nothing to compensate
+    return product + damping * mean * np.eye(len(product))
 
 
 def _inverse_factor(hessian: NDArray[np.float64]) -> NDArray[np.float32]:

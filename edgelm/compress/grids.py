@@ -100,6 +100,7 @@ class LearnedGrid(Grid):
         largest: Largest code: 7 for 4 bits, 1 for ternary weights, whose threshold of half a scale is learned with it.
         mask: As of `IntegerGrid`.
         scales: (rows, blocks) to begin with; None for those of the least squared rounding error.
+        frozen: Codes stay as they are in the beginning; only scales are learned.
     """
 
     def __init__(
@@ -108,24 +109,35 @@ class LearnedGrid(Grid):
         largest: int,
         mask: NDArray[np.float32] | None = None,
         scales: NDArray[np.float32] | None = None,
+        *,
+        frozen: bool = False,
     ) -> None:
-        self.encoding, self.largest, self.mask, self.scales = encoding, largest, mask, scales
+        self.encoding, self.largest, self.mask, self.scales, self.frozen = encoding, largest, mask, scales, frozen
+        self.codes: NDArray[np.int8] | None = None  # (rows, columns), of a frozen grid
 
     def build(self, tensor_shape: Any, name: str, layer: Any) -> dict[str, Any]:
         """One log-scale a row or block, (rows, blocks)."""
         scales = least_error_scales(self.start, self.encoding, self.largest) if self.scales is None else self.scales
         start = np.log(np.maximum(scales, SMALLEST_SCALE[self.encoding]))
+        if self.frozen:
+            ratio = self.start.reshape(*start.shape, -1) / np.exp(start)[:, :, None]
+            self.codes = np.clip(np.rint(ratio), -self.largest, self.largest).astype(np.int8).reshape(self.start.shape)
         return {"log_scale": layer.add_weight(name + "_log_scale", start.shape, initializer=tf.constant_initializer(start))}
 
     def snap(self, weight: Tensor, variables: Variables) -> tuple[Tensor, Tensor]:
         """Rounds to the nearest code within [-largest, largest]."""
         weight = weight if self.mask is None else weight * self.mask
         scales = shippable(tf.exp(variables["log_scale"]), self.encoding)
+        if self.codes is not None:
+            return tf.constant(self.codes, tf.float32), scales
         return codes_of(in_blocks(weight, self.encoding), scales, self.largest, weight), scales
 
     def pass_through(self, weight: Tensor, variables: Variables) -> Tensor:
         """Weights get the gradient as it is; a scale gets code - w / scale of every weight in range, and the code of those beyond."""
         codes, scales = self.snap(weight, variables)
+        if self.codes is not None:
+            exact = tf.exp(variables["log_scale"])
+            return times(codes, straight_through(scales, exact))
         exact = tf.exp(variables["log_scale"])[:, :, None]  # (rows, blocks, 1)
         ratio = in_blocks(weight, self.encoding) / exact
         slope = tf.where(tf.abs(ratio) <= self.largest, in_blocks(codes, self.encoding) - ratio, in_blocks(codes, self.encoding))

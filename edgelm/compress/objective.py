@@ -18,8 +18,7 @@ TokenLoss = Callable[[Tensor, Tensor, Tensor], Tensor]
 def cross_entropy(ids: Tensor, targets: Tensor, logits: Tensor) -> Tensor:
     """-log p(target) of every position, in nats.
 
-    TensorFlow's own op computes the gradient in the forward pass, with one exponential more: of a step of 8,192 tokens and 10,000 words
-    head and loss take 1.14 s of processor time this way and 1.43 s that way.
+    TensorFlow's own op computes the gradient in the forward pass, with one exponential more.
     """
     import tensorflow as tf
 

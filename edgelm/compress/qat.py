@@ -105,21 +105,22 @@ def _grids(model: LanguageModel, rows: Sequence[Covered], step: Qat) -> dict[str
 
     sparse = "sparsity" in step.preserve
     compensated = step.start == "gptq"
-    grids: dict[str, Grid] = {row.name: _grid(model, row, sparse, compensated) for row in rows if row.how == "QAT"}
+    frozen = step.learn == "scales"
+    grids: dict[str, Grid] = {row.name: _grid(model, row, sparse, compensated, frozen) for row in rows if row.how == "QAT"}
     if "clusters" not in step.preserve:
         return grids
-    shared = codebook_grids(model, [row.name for row in rows if row.encoding is Encoding.INT8], preserve_sparsity=sparse)
+    shared = codebook_grids(model, [row.name for row in rows if row.encoding is Encoding.INT8], preserve_sparsity=sparse, frozen=frozen)
     if not shared:
         raise RecipeError("qat: preserve = clusters, and the model has none", fix="put a cluster step before it; its weights are int8")
     return grids | shared
 
 
-def _grid(model: LanguageModel, row: Covered, sparse: bool, compensated: bool) -> Grid:
-    """Max-scaled at 8 bits, where clipping gains nothing; scales are learned at 4 bits, and where compensation chose others."""
+def _grid(model: LanguageModel, row: Covered, sparse: bool, compensated: bool, frozen: bool) -> Grid:
+    """Max-scaled at 8 bits, where clipping gains nothing; scales are learned at 4 bits, and where the codes have been chosen."""
     from edgelm.compress.grids import LARGEST, IntegerGrid, LearnedGrid
 
     weight = model.float32(row.name)  # (rows, columns)
     mask = (weight != 0).astype(np.float32) if sparse else None
-    if row.encoding is Encoding.INT8 and not compensated:
+    if row.encoding is Encoding.INT8 and not (compensated or frozen):
         return IntegerGrid(row.encoding, mask)
-    return LearnedGrid(row.encoding, LARGEST[row.encoding], mask, model.scales.get(row.name) if compensated else None)
+    return LearnedGrid(row.encoding, LARGEST[row.encoding], mask, model.scales.get(row.name) if compensated else None, frozen=frozen)

@@ -28,9 +28,6 @@ from edgelm.spec import TransformerSpec
 
 Tensor = Any
 
-TOP_K = 32
-"""Tokens of each position that a stored teacher keeps; the rest of the mass is one more bucket."""
-
 
 class Teacher(Protocol):
     """A model to learn from, in two halves so that whole logits need not exist.
@@ -164,12 +161,12 @@ def loss_of(train: Training, data: StepData) -> Objective:
     The teacher runs once where there is a folder to keep its likely tokens in, else at every step.
 
     Args:
-        train: Its `teacher`, `temperature` and `alpha`.
+        train: Its `teacher`, `temperature`, `alpha` and `top_k`.
         data: Its `source` is the teacher.
     """
     if not train.teacher or train.alpha == 1:
         return Objective()
-    return Distillation(ModelTeacher(data.source), train.temperature, train.alpha, store_of(data, TOP_K))
+    return Distillation(ModelTeacher(data.source), train.temperature, train.alpha, store_of(data, train.top_k))
 
 
 def store_of(data: StepData, top_k: int) -> tuple[Path, int] | None:

@@ -1,8 +1,7 @@
 """Keras' LSTM layers computed for training: the same numbers, with the backward pass written out.
 
 Keras' loop multiplies (batch, units) by (batch, gates) at each time step for the gradient of the recurrent matrix; here that is one product
-over all steps. Of a step of 8,192 tokens the 512 units take 0.85 s of processor time instead of 2.06 s. Importing this module imports
-tf_keras.
+over all steps. Importing this module imports tf_keras.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import zlib
 
 import numpy as np
@@ -11,12 +12,12 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from trained_models import FAMILIES, RETRAIN, SPECS, Family, data_of, perplexity, shipped, trained
 
-from edgelm.compress import cluster, constrained, fit, kmeans
+from edgelm.compress import cluster, constrained, fit, kmeans, qat
 from edgelm.compress.codebook import codebook_grids
 from edgelm.errors import RecipeError, UnsupportedModelError
 from edgelm.model import LanguageModel
 from edgelm.models import keras_model
-from edgelm.recipe_steps import CentroidStart, Cluster
+from edgelm.recipe_steps import CentroidStart, Cluster, Qat
 from edgelm.recipe_training import NO_TRAINING
 from edgelm.spec import Encoding, weight_shapes
 
@@ -135,6 +136,30 @@ def test_a_clustered_model_is_trained_further_within_its_clusters(family: Family
         assert len(np.unique(matrix.codes)) <= FEW, name
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES)
+def test_compensation_loses_less_with_the_same_values(family: Family) -> None:
+    model = trained(family)
+    plain = Cluster(clusters=FEW, train=NO_TRAINING)
+    nearest, compensated = (cluster.apply(model, dataclasses.replace(plain, compensate=how), data_of(model)) for how in ("none", "gptq"))
+    assert perplexity(compensated) < perplexity(nearest)
+    for name, matrix in shipped(compensated).items():
+        assert len(np.unique(matrix.codes)) <= FEW, name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES)
+def test_values_learn_while_every_weight_keeps_its_own(family: Family) -> None:
+    model = trained(family)
+    clustered = cluster.apply(model, Cluster(clusters=FEW, train=NO_TRAINING), None)
+    step = Qat(INT8, INT8, INT8, preserve=("clusters",), learn="scales", train=RETRAIN)
+    learned = qat.apply(clustered, step, data_of(model))
+    assert perplexity(learned) < perplexity(clustered)
+    for name in learned.scales:
+        ranks = [np.unique(_codes(kept, name), return_inverse=True)[1] for kept in (clustered, learned)]
+        assert np.array_equal(*ranks), name
+
+
 def test_matrices_without_row_scales_have_no_clusters() -> None:
     model = _fresh()
     assert codebook_grids(model, list(model.weights)) == {}
@@ -149,6 +174,8 @@ def test_skipped_matrices_stay_as_they_are() -> None:
 
 
 def test_nothing_to_cluster_and_nothing_to_train_on_are_refused() -> None:
+    with pytest.raises(RecipeError, match="compensate = gptq looks at text"):
+        cluster.apply(_fresh(), Cluster(compensate="gptq", train=NO_TRAINING), None)
     model = _fresh()
     with pytest.raises(RecipeError, match="skipped"):
         cluster.apply(model, Cluster(skip=("*",), train=NO_TRAINING), None)

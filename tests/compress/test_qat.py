@@ -48,6 +48,19 @@ def test_training_can_begin_at_the_points_that_gptq_chooses(family: Family) -> N
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
+def test_scales_alone_learn_between_codes_that_stay(family: Family) -> None:
+    model = trained(family)
+    step = Qat(BLOCKS, BLOCKS, BLOCKS, start="gptq", learn="scales", train=NO_TRAINING)
+    begun = qat.apply(model, step, data_of(model))
+    learned = qat.apply(model, dataclasses.replace(step, train=RETRAIN), data_of(model))
+    assert perplexity(learned) < perplexity(begun)
+    before, after = shipped(begun), shipped(learned)
+    assert all(np.array_equal(before[name].codes, matrix.codes) for name, matrix in after.items())
+    assert any(not np.array_equal(before[name].weight, matrix.weight) for name, matrix in after.items())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES)
 def test_training_on_the_grid_beats_rounding_to_it(family: Family) -> None:
     model = trained(family)
     rounded, learned = (
