@@ -156,6 +156,8 @@ class TransformerSpec:
         embedding_norm: A norm right after the embeddings and positions.
         attention_scale: Multiplies the scores; 0 means head_dim ** -0.5.
         qk_norm: An RMS norm over head_dim of q and k before rotation (Qwen3).
+        parallel_residual: With `pre`, attention and feed-forward layer both read the block's input:
+            x + attention(attention_norm(x)) + ffn(ffn_norm(x)) (GPT-NeoX; a block with one norm, as Phi's, holds it twice).
     """
 
     vocab_size: int
@@ -184,12 +186,18 @@ class TransformerSpec:
     embedding_norm: bool = False
     attention_scale: float = 0.0
     qk_norm: bool = False
+    parallel_residual: bool = False
     family: Literal["transformer"] = "transformer"
 
     def __post_init__(self) -> None:
         _require_positive(self, "vocab_size", "width", "layers", "heads", "kv_heads", "head_dim", "ffn_size", "max_positions")
         if self.heads % self.kv_heads:
             raise UnsupportedModelError(f"heads = {self.heads} is no multiple of kv_heads = {self.kv_heads}")
+        if self.parallel_residual and self.norm_position != "pre":
+            raise UnsupportedModelError(
+                f"parallel_residual with norm_position {self.norm_position!r}: parallel branches read the block's input through norms",
+                allowed='norm_position "pre"',
+            )
         if self.position == "rotary" and (self.rotary_size % 2 or self.rotary_size > self.head_dim):
             raise UnsupportedModelError(f"rotary positions want an even part of the head, met {self.rotary_size} of {self.head_dim}")
 

@@ -38,6 +38,7 @@ def model_folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return tmp_path / "tiny"
 
 
+@pytest.mark.parametrize("model_folder", ["recurrent", "transformer", "parallel"], indirect=True)
 def test_float32_is_proven_equal_and_written(model_folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     report = pipeline.convert(pipeline.Request(str(model_folder), recipe="float32", output=out, target="host")).report

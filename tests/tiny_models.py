@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,16 +24,31 @@ def transformer_spec(vocab_size: int) -> TransformerSpec:
     return TransformerSpec(vocab_size, width=32, layers=2, heads=4, kv_heads=2, head_dim=8, ffn_size=64, max_positions=64)
 
 
+def parallel_spec(vocab_size: int) -> TransformerSpec:
+    """Blocks as Phi's."""
+    return replace(
+        transformer_spec(vocab_size), kv_heads=4, rotary_dim=4, norm="layer", activation="gelu_tanh", gated=False, parallel_residual=True,
+        qkv_bias=True, output_bias=True, ffn_bias=True, tied_head=False, head_bias=True,
+    )  # fmt: skip
+
+
+SPECS: Mapping[str, Callable[[int], ModelSpec]] = {
+    "recurrent": recurrent_spec,
+    "transformer": transformer_spec,
+    "parallel": parallel_spec,
+}
+
+
 def write_model(folder: Path, kind: str = "recurrent", seed: int = 0) -> LanguageModel:
     """A model with random weights (scaled like trained ones) and a word tokenizer, written to `folder`."""
     tokenizer = train_word_level(LINES, vocab_size=64)
-    specs: dict[str, ModelSpec] = {"recurrent": recurrent_spec(tokenizer.vocab_size), "transformer": transformer_spec(tokenizer.vocab_size)}
+    spec = SPECS[kind](tokenizer.vocab_size)
     rng = np.random.default_rng(seed)
     weights = {
         name: np.ones(shape, np.float32) if "norm" in name else (rng.standard_normal(shape) / np.sqrt(shape[-1])).astype(np.float32)
-        for name, shape in weight_shapes(specs[kind]).items()
+        for name, shape in weight_shapes(spec).items()
     }
-    model = LanguageModel(specs[kind], weights, name=folder.name, tokenizer=tokenizer.to_json())
+    model = LanguageModel(spec, weights, name=folder.name, tokenizer=tokenizer.to_json())
     source.write_folder(model, folder)
     return model
 

@@ -23,8 +23,8 @@ def transformer_logits(spec: TransformerSpec, ids: Tensor) -> Tensor:
     if spec.embedding_norm:
         x = _norm(spec, "embedding_norm")(x)
     for i in range(spec.layers):
-        x = _residual(spec, x, f"layers_{i}_attention", partial(_attention, spec, i))
-        x = _residual(spec, x, f"layers_{i}_ffn", partial(_feed_forward, spec, i))
+        y = _residual(spec, x, x, f"layers_{i}_attention", partial(_attention, spec, i))
+        x = _residual(spec, y, x if spec.parallel_residual else y, f"layers_{i}_ffn", partial(_feed_forward, spec, i))
     if spec.final_norm:
         x = _norm(spec, "final_norm")(x)
     return head(spec, x, ids, embedding)
@@ -40,9 +40,10 @@ def _positions(spec: TransformerSpec, x: Tensor, ids: Tensor) -> Tensor:
     return x
 
 
-def _residual(spec: TransformerSpec, x: Tensor, name: str, block: Callable[[Tensor], Tensor]) -> Tensor:
+def _residual(spec: TransformerSpec, stream: Tensor, x: Tensor, name: str, block: Callable[[Tensor], Tensor]) -> Tensor:
+    """What a block makes of x, added to the stream (x itself, but for parallel residuals)."""
     norm, add = _norm(spec, f"{name}_norm"), layers.Add(name=f"{name}_add")
-    return add([x, block(norm(x))]) if spec.norm_position == "pre" else norm(add([x, block(x)]))
+    return add([stream, block(norm(x))]) if spec.norm_position == "pre" else norm(add([stream, block(x)]))
 
 
 def _norm(spec: TransformerSpec, name: str) -> Any:

@@ -172,11 +172,15 @@ class ReferenceSession:
         if spec.embedding_norm:
             x = self._norm(spec, x, "embedding_norm")
         for layer in range(spec.layers):
-            norm = f"layers.{layer}.attention_norm"
-            x = self._after(spec, x + self._attention(spec, layer, self._before(spec, x, norm), positions), norm)
-            norm = f"layers.{layer}.ffn_norm"
-            x = self._after(spec, x + self._feed_forward(spec, layer, self._before(spec, x, norm)), norm)
+            x = self._block(spec, layer, x, positions)
         return self._norm(spec, x, "final_norm") if spec.final_norm else x
+
+    def _block(self, spec: TransformerSpec, layer: int, x: FloatArray, positions: NDArray[np.integer[Any]]) -> FloatArray:
+        norm = f"layers.{layer}.attention_norm"
+        y = self._after(spec, x + self._attention(spec, layer, self._before(spec, x, norm), positions), norm)
+        norm = f"layers.{layer}.ffn_norm"
+        read = x if spec.parallel_residual else y
+        return self._after(spec, y + self._feed_forward(spec, layer, self._before(spec, read, norm)), norm)
 
     def _before(self, spec: TransformerSpec, x: FloatArray, norm: str) -> FloatArray:
         return self._norm(spec, x, norm) if spec.norm_position == "pre" else x

@@ -25,7 +25,10 @@ from edgelm.tflite import reader
 CALIBRATION_TOKENS = 2000
 END = st.floats(-1e4, 1e4, width=32)
 
-
+PHI = TransformerSpec(
+    48, 16, 2, 4, 4, 4, 32, 64, rotary_dim=2, norm="layer", activation="gelu_tanh", gated=False, parallel_residual=True,
+    qkv_bias=True, output_bias=True, ffn_bias=True, tied_head=False, head_bias=True,
+)  # fmt: skip
 VARIANTS: dict[str, ModelSpec] = {
     **SPECS,
     **{cell: RecurrentSpec(48, 8, cell, (12, 8), hidden=(DenseLayer(8, "silu"),)) for cell in ("rnn", "cifg", "gru")},
@@ -34,6 +37,7 @@ VARIANTS: dict[str, ModelSpec] = {
     "post-norm": TransformerSpec(
         48, 16, 2, 4, 4, 4, 32, 64, position="learned", norm="layer", norm_position="post", gated=False, activation="gelu", final_norm=False
     ),
+    "phi": PHI,
     "gelu-tanh-untied": TransformerSpec(48, 16, 1, 4, 2, 4, 32, 64, gated=False, activation="gelu_tanh", tied_head=False, ffn_bias=True),
 }
 

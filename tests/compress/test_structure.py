@@ -32,6 +32,10 @@ SPECS: dict[str, ModelSpec] = {
         VOCAB, 32, 2, 4, 4, 8, 64, 32, position="learned", norm="layer", activation="gelu", gated=False,
         qkv_bias=True, output_bias=True, ffn_bias=True, tied_head=False, head_bias=True, embedding_norm=True,
     ),
+    "phi": TransformerSpec(
+        VOCAB, 32, 2, 4, 4, 8, 64, 32, rotary_dim=4, norm="layer", activation="gelu_tanh", gated=False, parallel_residual=True,
+        qkv_bias=True, output_bias=True, ffn_bias=True, tied_head=False, head_bias=True,
+    ),
     "post-norm": TransformerSpec(VOCAB, 32, 2, 4, 2, 8, 64, 32, norm_position="post", qk_norm=True, final_norm=False),
 }  # fmt: skip
 MEASURE = {"calibration_tokens": 2000, "train": NO_TRAINING}
@@ -97,6 +101,7 @@ def test_cutting_by_importance_beats_cutting_at_random(spec: ModelSpec) -> None:
         ("gru", "width", ("layers.0.input.weight",)),
         ("llama", "ffn.1", ("layers.1.down.weight",)),
         ("post-norm", "heads.0", ("layers.0.o.weight",)),
+        ("phi", "heads.0", ("layers.0.o.weight",)),
     ],
 )
 def test_taylor_is_the_slope_of_the_loss_as_a_place_fades(name: str, dimension: str, readers: tuple[str, ...]) -> None:

@@ -25,6 +25,8 @@ BIASED = {"qkv_bias": True, "output_bias": True, "ffn_bias": True}
 GPT2 = replace(LLAMA, kv_heads=4, head_dim=4, position="learned", norm="layer", activation="gelu_tanh", gated=False, **BIASED)
 UNTIED = {"tied_head": False, "head_bias": True}
 TUTORIAL = replace(GPT2, position="sinusoidal", norm_position="post", activation="relu", final_norm=False, embedding_scale=4.0, **UNTIED)
+NEOX = replace(LLAMA, norm="layer", activation="gelu", gated=False, rotary_dim=4, parallel_residual=True, tied_head=False, **BIASED)
+GEMMA = replace(LLAMA, kv_heads=1, activation="gelu_tanh", embedding_scale=4.0, norm_eps=1e-6)
 SPECS = {
     "gpt2": GPT2,
     "llama": LLAMA,
@@ -41,6 +43,11 @@ SPECS = {
     "no-positions": replace(LLAMA, position="none"),
     "attention-scale": replace(LLAMA, attention_scale=0.2, ffn_bias=True),
     "gated-relu-layer-norm": replace(LLAMA, norm="layer", activation="relu"),
+    "gpt-neox": NEOX,
+    "phi": replace(NEOX, activation="gelu_tanh", head_bias=True),
+    "parallel-gated-rms": replace(LLAMA, parallel_residual=True, qk_norm=True),
+    "gemma": GEMMA,
+    "opt": replace(GPT2, activation="relu", **UNTIED),
     "one-layer": replace(LLAMA, layers=1),
 }
 
@@ -83,6 +90,8 @@ WIDE = {
     "llama": TransformerSpec(32, 64, 2, heads=4, kv_heads=2, head_dim=16, ffn_size=96, max_positions=POSITIONS),
     "gpt2": replace(GPT2, width=64, head_dim=16, ffn_size=96, tied_head=False),
     "tutorial": replace(TUTORIAL, width=64, head_dim=16, ffn_size=96),
+    "phi": replace(SPECS["phi"], width=64, head_dim=16, ffn_size=96),
+    "gemma": replace(GEMMA, width=64, head_dim=64, ffn_size=96),  # score scales of 1/8 and 1/4 leave the grids as they are
 }
 
 

@@ -61,6 +61,8 @@ SPECS: dict[str, ModelSpec] = {
     "qwen3": _replace(LLAMA, qk_norm=True, qkv_bias=True),
     "gemma-like": _replace(LLAMA, embedding_scale=4.0, activation="gelu_tanh", attention_scale=0.3, kv_heads=1),
     "partial-rotary": _replace(LLAMA, rotary_dim=2, rope_theta=500.0, tied_head=False),
+    "phi": _replace(GPT2, position="rotary", rotary_dim=2, parallel_residual=True, tied_head=False, head_bias=True),
+    "parallel-gated-rms": _replace(LLAMA, parallel_residual=True),
     "vaswani": _replace(
         GPT2, position="sinusoidal", norm_position="post", activation="relu", embedding_norm=True, final_norm=False, head_bias=True
     ),

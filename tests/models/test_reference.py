@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import babyllama
 import numpy as np
 import pytest
 
-from edgelm.errors import ContextFullError
+from edgelm.errors import ContextFullError, UnsupportedModelError
 from edgelm.model import LanguageModel
 from edgelm.models.activations import activate
 from edgelm.models.reference import ReferenceSession, logits, sinusoidal_table
@@ -26,7 +27,12 @@ RECURRENT = {
     "cifg": RecurrentSpec(VOCAB, 8, "cifg", (6,), embedding_projection=5, hidden=(DenseLayer(4, "gelu"),)),
     "gate-embedding": RecurrentSpec(VOCAB, 24, "lstm", (6,), gate_embedding=True),
 }
+PHI = TransformerSpec(
+    VOCAB, 16, 2, 4, 4, 4, 13, 14, rotary_dim=2, norm="layer", activation="gelu_tanh", gated=False, parallel_residual=True,
+    qkv_bias=True, output_bias=True, ffn_bias=True, tied_head=False, head_bias=True,
+)  # fmt: skip
 TRANSFORMERS = {
+    "phi": PHI,
     "llama": TransformerSpec(VOCAB, 16, 2, 4, 2, 4, 13, 14),
     "gpt2": TransformerSpec(
         VOCAB,
@@ -74,6 +80,25 @@ def test_float64_refines_float32(spec: ModelSpec) -> None:
     fine = logits(model, IDS, dtype=np.float64)
     assert fine.dtype == np.float64
     np.testing.assert_allclose(logits(model, IDS), fine, atol=1e-5)
+
+
+def test_parallel_branches_do_not_see_each_other() -> None:
+    """Attention and feed-forward layer together add to the scores what each of them adds alone."""
+    model = random_model(replace(PHI, layers=1, final_norm=False))
+
+    def without(*silent: str) -> np.ndarray:
+        zeros = {name: np.zeros_like(weight) for name, weight in model.weights.items() if name.split(".")[-2] in silent}
+        return logits(model.replace(weights=model.weights | zeros), IDS)
+
+    neither = without("o", "down")
+    attention, feed_forward = without("down") - neither, without("o") - neither
+    np.testing.assert_allclose(without() - neither, attention + feed_forward, atol=1e-5)
+    assert min(np.abs(attention).max(), np.abs(feed_forward).max()) > 0.1
+
+
+def test_parallel_residuals_read_the_stream_through_norms() -> None:
+    with pytest.raises(UnsupportedModelError, match="parallel_residual with norm_position 'post'"):
+        replace(PHI, norm_position="post")
 
 
 def test_no_token_sees_later_ones() -> None:
