@@ -36,9 +36,31 @@ class TextSession:
     tokenizer: Tokenizer
 
 
-def load(model: str | Path, *, trust: bool = False, tokenizer: str | Path | None = None) -> Imported:
-    """Reads a model; see `edgelm.source.load`."""
-    return source.load(model, trust=trust, tokenizer=Path(tokenizer) if tokenizer else None)
+def load(
+    model: str | Path | Any,
+    *,
+    trust: bool = False,
+    tokenizer: str | Path | None = None,
+    example_tokens: Any = None,
+    name: str | None = None,
+) -> Imported:
+    """Reads a model: a name, a path, or a torch.nn.Module.
+
+    Args:
+        model: What `edgelm.source.load` takes, or a module for `edgelm.source.load_module`.
+        trust: Execute code from a file where it needs that.
+        tokenizer: A tokenizer file or folder; by default what lies beside a file.
+        example_tokens: For a module: ids (batch, time) that its forward takes, or a tuple of them and the states that follow them.
+        name: For a module: its name in reports.
+
+    Example:
+        >>> model = edgelm.load(my_lstm, example_tokens=torch.tensor([[5, 3, 8, 2]]), tokenizer="vocab.txt")
+        >>> edgelm.convert(model, output="build/my-lstm")
+    """
+    place = Path(tokenizer) if tokenizer else None
+    if isinstance(model, str | Path):
+        return source.load(model, trust=trust, tokenizer=place)
+    return source.load_module(model, example_tokens, tokenizer=place, name=name)
 
 
 def compress_model(

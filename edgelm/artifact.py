@@ -65,6 +65,12 @@ def load(path: Path) -> Artifact:
         ArtifactError: Missing, unreadable, or no artifact of edgelm's.
     """
     file = path / MODEL if path.is_dir() else path
+    if path.is_dir() and (path / MANIFEST).is_file() and not file.exists():
+        raise ArtifactError(
+            f"{path} holds no {MODEL}: it was written for a server, with its proof in {REPORT_JSON}",
+            allowed="a folder or .tflite written for a device",
+            fix="edgelm convert MODEL --target android-arm64 -o FOLDER",
+        )
     try:
         data = file.read_bytes()
     except OSError as error:
@@ -124,7 +130,7 @@ def write(folder: Path, files: Mapping[str, bytes], marker: str = MANIFEST) -> N
 
     Args:
         folder: An artifact, or another folder of edgelm's.
-        files: Name -> content.
+        files: Name, with folders where it has some, -> content.
         marker: The file that a folder of that kind has.
 
     Raises:
@@ -134,6 +140,7 @@ def write(folder: Path, files: Mapping[str, bytes], marker: str = MANIFEST) -> N
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
         for name, data in files.items():
+            (temporary / name).parent.mkdir(parents=True, exist_ok=True)
             with (temporary / name).open("wb") as stream:
                 stream.write(data)
                 stream.flush()

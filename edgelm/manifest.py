@@ -17,7 +17,7 @@ from edgelm.recipe import Recipe
 from edgelm.spec import Encoding, spec_to_dict
 from edgelm.tflite import reader, versions
 
-TOOLS = ("edgelm", "ai-edge-litert", "flatbuffers", "numpy", "tokenizers", "tensorflow", "keras", "tf-keras")
+TOOLS = ("edgelm", "ai-edge-litert", "flatbuffers", "numpy", "tokenizers", "tensorflow", "keras", "tf-keras", "onnx", "onnxruntime")
 
 
 def build(
@@ -33,6 +33,33 @@ def build(
         encodings: How each weight really is stored.
     """
     content = reader.read(tflite)
+    return _of_model(model, recipe, target, encodings) | {
+        "signatures": {s.name: {"inputs": _tensors(s.inputs), "outputs": _tensors(s.outputs)} for s in content.signatures},
+        "flatbuffer_sha256": hashlib.sha256(tflite).hexdigest(),
+        "op_versions": versions.required_versions(content.op_versions),
+        "minimum_runtime": next((runtime for runtime in versions.RUNTIMES if runs_on(content, runtime)), None),
+    }
+
+
+def build_export(
+    model: LanguageModel, recipe: Recipe, target: str, files: Mapping[str, bytes], encodings: Mapping[str, Encoding]
+) -> dict[str, Any]:
+    """The manifest of a model in another framework's format, as plain JSON values.
+
+    Args:
+        model: What was written.
+        recipe: How it was rounded.
+        target: `onnx` or `saved-model`.
+        files: Name -> content of that format's files.
+        encodings: How each weight really is stored.
+    """
+    return _of_model(model, recipe, target, encodings) | {
+        "files": {name: hashlib.sha256(content).hexdigest() for name, content in sorted(files.items())}
+    }
+
+
+def _of_model(model: LanguageModel | OpaqueGraph, recipe: Recipe, target: str, encodings: Mapping[str, Encoding]) -> dict[str, Any]:
+    """What is said of every artifact."""
     origin = model.origin
     return {
         "schema_version": SCHEMA_VERSION,
@@ -42,13 +69,9 @@ def build(
         "recipe": recipe.to_dict(),
         "target": target,
         "encodings": {name: encoding.value for name, encoding in sorted(encodings.items())},
-        "signatures": {s.name: {"inputs": _tensors(s.inputs), "outputs": _tensors(s.outputs)} for s in content.signatures},
         "source": {"sha256": model.source_sha256} | (asdict(origin) if origin else {}),
-        "flatbuffer_sha256": hashlib.sha256(tflite).hexdigest(),
         "tokenizer_sha256": hashlib.sha256(model.tokenizer.encode("utf-8")).hexdigest() if model.tokenizer else None,
         "tools": {tool: version for tool in TOOLS if (version := _version(tool))},
-        "op_versions": versions.required_versions(content.op_versions),
-        "minimum_runtime": next((runtime for runtime in versions.RUNTIMES if runs_on(content, runtime)), None),
     }
 
 

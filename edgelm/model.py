@@ -113,12 +113,29 @@ class LanguageModel:
 
 
 @dataclass(frozen=True)
+class GraphCall:
+    """How a graph of several inputs and outputs (ONNX) becomes `scores(ids)` for one window of tokens.
+
+    Attributes:
+        ids: Name of the input that takes the token ids.
+        ids_shape: Its shape for one window: (1, time), (time, 1) where time is the first axis, or (time,).
+        scores: Name of the output that holds the scores: any shape whose last axis is the vocabulary.
+        held: Every other input -> the value it is held at: states of zeros, empty caches, masks of ones, positions 0..time-1.
+    """
+
+    ids: str
+    ids_shape: tuple[int, ...]
+    scores: str
+    held: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class OpaqueGraph:
     """A language model that was not recognised: it goes to TFLite as it is, with one `forward` signature.
 
     Attributes:
         path: The source file or folder.
-        format: `keras`, `keras-h5` or `saved-model`.
+        format: `keras`, `keras-h5`, `saved-model` or `onnx`.
         time: Tokens a call takes.
         vocab_size: Size of the last axis of its output.
         probabilities: The output is softmax probabilities instead of logits.
@@ -127,6 +144,7 @@ class OpaqueGraph:
         tokenizer: The text of a `tokenizer.json`, or None.
         source_sha256: Hash of the source's bytes.
         origin: How it came to be; `origin.why` says what was not recognised.
+        call: Which inputs and outputs an ONNX graph has; None for the other formats, which have one of each.
     """
 
     path: Path
@@ -139,6 +157,7 @@ class OpaqueGraph:
     tokenizer: str | None = None
     source_sha256: str = ""
     origin: Origin | None = None
+    call: GraphCall | None = None
 
 
 SourceLogits = Callable[[NDArray[np.int32]], NDArray[np.float32]]

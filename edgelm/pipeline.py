@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgelm import artifact, manifest, recipe, report, source
+from edgelm import artifact, export, manifest, recipe, report, source
 from edgelm.artifact import Artifact
 from edgelm.compress.records import StepRecord
 from edgelm.compress.run import apply, require_data
@@ -46,9 +46,10 @@ class Request:
 
     Attributes:
         source: A model's name or path, or an imported model.
-        target: Device profile, a name or a path.
-        recipe: Recipe, a name or a path; None takes a compressed model as it is, any other as the profile's runtime needs it.
-        output: Folder of the artifact; None for `build/NAME`.
+        target: Device profile, a name or a path; or one of `export.TARGETS`, formats of servers.
+        recipe: Recipe, a name or a path; None takes a compressed model as it is, any other as the profile's runtime needs it, and for
+            a server as float32.
+        output: Folder of the artifact; None for `build/NAME`, or `build/NAME-TARGET` of a server's format.
         data: Corpus that steps train on and quality is measured on; None for none.
         quality_tokens: Tokens of the test split quality is measured on; None for all.
         tokenizer: Tokenizer file or folder; None for the one beside the model.
@@ -106,13 +107,11 @@ def convert(request: Request, watch: Watch = Watch()) -> Conversion:  # noqa: B0
     Raises:
         EdgeLMError: Something the user can mend; nothing is written then.
     """
+    if request.target in export.TARGETS:
+        return _exported(request, watch)
     profile = profiles.load(request.target)
-    named = recipe.load(request.recipe) if request.recipe else None
-    require_data(named.steps if named else (), request.data, named.name if named else "")
-    if request.output:
-        artifact.check_writable(request.output)
-    watch.on_stage("reading the model", 0, 0)
-    imported = _imported(request)
+    named = _named_recipe(request)
+    imported = _imported(request, watch)
     chosen = named or _usual_recipe(imported.model, profile)
     folder = request.output or Path("build") / imported.model.name
     artifact.check_writable(folder)
@@ -129,10 +128,42 @@ def convert(request: Request, watch: Watch = Watch()) -> Conversion:  # noqa: B0
     return Conversion(folder, verdict)
 
 
+def _exported(request: Request, watch: Watch) -> Conversion:
+    """The same for a server's format, as `edgelm.export` tells it."""
+    named = _named_recipe(request)
+    imported = _imported(request, watch)
+    model = imported.model
+    if isinstance(model, OpaqueGraph):
+        raise export.refuse_unrecognised(model, request.target)
+    chosen = named or (_as_compressed() if model.encodings else recipe.load(export.RECIPE))
+    folder = request.output or Path("build") / f"{model.name}-{request.target}"
+    artifact.check_writable(folder)
+    made, _ = _after_steps(model, chosen, request.data, watch, request.cache, request.fresh)
+    expected = imported.source_logits if chosen.only_rounds else source.source_logits_of(made)
+    subject = export.Subject(model, made, chosen, expected, request.data, request.threads)
+    done = export.export(subject, request.target, watch.on_stage)
+    watch.on_stage("writing the artifact", 0, 0)
+    artifact.write(folder, done.files)
+    return Conversion(folder, done.report)
+
+
+def _named_recipe(request: Request) -> Recipe | None:
+    """The recipe that was asked for; what would stop the conversion later is looked at first."""
+    named = recipe.load(request.recipe) if request.recipe else None
+    require_data(named.steps if named else (), request.data, named.name if named else "")
+    if request.output:
+        artifact.check_writable(request.output)
+    return named
+
+
+def _as_compressed(form: Form = "litert") -> Recipe:
+    return Recipe("as-compressed", "the encodings that edgelm compress chose", (), form)
+
+
 def _usual_recipe(model: LanguageModel | OpaqueGraph, profile: DeviceProfile) -> Recipe:
     """What is taken when no recipe is named: a compressed model's own encodings, or what the runtime needs."""
     if isinstance(model, LanguageModel) and model.encodings:
-        return Recipe("as-compressed", "the encodings that edgelm compress chose", (), RUNTIME_FORMS.get(profile.runtime.name, "litert"))
+        return _as_compressed(RUNTIME_FORMS.get(profile.runtime.name, "litert"))
     return recipe.load(RUNTIME_RECIPES.get(profile.runtime.name, recipe.DEFAULT))
 
 
@@ -143,7 +174,8 @@ def _proven_against(imported: Imported, built: Built, chosen: Recipe) -> SourceL
     return source.source_logits_of(built.model)
 
 
-def _imported(request: Request) -> Imported:
+def _imported(request: Request, watch: Watch) -> Imported:
+    watch.on_stage("reading the model", 0, 0)
     if isinstance(request.source, Imported):
         return request.source
     return source.load(request.source, trust=request.trust, tokenizer=request.tokenizer)
@@ -176,16 +208,22 @@ def build(
         encoding = _opaque_encoding(model, chosen)
         watch.on_stage("lowering to TFLite", 0, 0)
         return Built(model, graph.convert_opaque(model, encoding), {"graph": encoding}, (f"converted as it is: {why_opaque(model)}",))
-    records: tuple[StepRecord, ...] = ()
-    if chosen.wants_data:
-        compressed = compressed_model(model, chosen, data, watch, cache=cache, fresh=fresh)
-        model, records = compressed.model, compressed.records
-    else:
-        for step in chosen.steps:
-            model = apply(model, step)
+    model, records = _after_steps(model, chosen, data, watch, cache, fresh)
     watch.on_stage("lowering to TFLite", 0, 0)
     lowered = direct.lower(model, form=chosen.form)
     return Built(model, lowered.tflite, lowered.encodings, lowered.notes, records)
+
+
+def _after_steps(
+    model: LanguageModel, chosen: Recipe, data: Path | None, watch: Watch, cache: Path | None, fresh: bool
+) -> tuple[LanguageModel, tuple[StepRecord, ...]]:
+    """The model after a recipe's steps, and what each did when one of them looked at text."""
+    if chosen.wants_data:
+        compressed = compressed_model(model, chosen, data, watch, cache=cache, fresh=fresh)
+        return compressed.model, compressed.records
+    for step in chosen.steps:
+        model = apply(model, step)
+    return model, ()
 
 
 def _opaque_encoding(model: OpaqueGraph, chosen: Recipe) -> Encoding:

@@ -31,8 +31,22 @@ SUFFIXES: dict[str, str] = {
     ".keras": "edgelm_converters.keras",
     ".h5": "edgelm_converters.keras",
     ".hdf5": "edgelm_converters.keras",
+    ".bin": "edgelm_converters.llama2c",
+    ".onnx": "edgelm_converters.onnx",
+    ".pt": "edgelm_converters.torch",
+    ".pth": "edgelm_converters.torch",
 }
-"""File ending -> module whose `read(path, trust=, name=)` imports it. A folder with `saved_model.pb` goes the same way."""
+"""File ending -> module whose `read(path, trust=, name=)` imports it."""
+
+FOLDERS: dict[str, str] = {
+    "saved_model.pb": "edgelm_converters.keras",
+    "config.json": "edgelm_converters.huggingface",
+    "adapter_config.json": "edgelm_converters.huggingface",
+}
+"""File that tells what a folder is -> module, as in `SUFFIXES`."""
+
+HUGGINGFACE_SUFFIXES = frozenset({".json", ".safetensors", ".model", ".txt", ".tiktoken"})
+"""Endings of the files of a Hugging Face folder that decide what becomes of it: config, weights and tokenizer."""
 
 
 def bundled() -> dict[str, Path]:
@@ -42,8 +56,9 @@ def bundled() -> dict[str, Path]:
 
 
 def place_of(source: str | Path) -> Path:
-    """Where a model that the user names lies: a bundled one's folder, or the path itself."""
-    return bundled().get(str(source)) or Path(source)
+    """Where a model that the user names lies: a bundled one's folder, the folder around a `.safetensors` file, or the path itself."""
+    path = bundled().get(str(source)) or Path(source)
+    return path.parent if path.suffix == ".safetensors" and path.is_file() else path
 
 
 def load(source: str | Path, *, trust: bool = False, tokenizer: Path | None = None) -> Imported:
@@ -51,7 +66,7 @@ def load(source: str | Path, *, trust: bool = False, tokenizer: Path | None = No
 
     Args:
         source: The name of a bundled model, an edgelm folder (`spec.json` + `weights.safetensors`), a `.keras` or `.h5` file, or a
-            SavedModel folder.
+            SavedModel folder, a Hugging Face folder (`config.json` + `model.safetensors`), or a llama2.c `.bin` file.
         trust: Execute code from the file where it needs that (Lambda layers, custom classes).
         tokenizer: A tokenizer file or folder; by default `tokenizer.json` beside the model.
 
@@ -62,12 +77,43 @@ def load(source: str | Path, *, trust: bool = False, tokenizer: Path | None = No
     """
     path = place_of(source)
     imported = _reader(path)(path, trust=trust, name=_name(path))
-    text = _tokenizer_text(path, tokenizer, imported.model)
+    return _completed(imported, _tokenizer_text(path, tokenizer, imported.model), content_sha256(path))
+
+
+def load_module(module: Any, example_tokens: Any = None, *, tokenizer: Path | None = None, name: str | None = None) -> Imported:
+    """Reads a torch.nn.Module that is in memory, with a tokenizer when one is named.
+
+    Args:
+        module: See `edgelm_converters.torch.read_module`, also for what it raises.
+        example_tokens: Ids (batch, time) that it takes, or a tuple of them and the states that follow them in a call.
+        tokenizer: A tokenizer file or folder.
+        name: For reports; by default the name of the class.
+
+    Raises:
+        TokenizerError: The tokenizer cannot be read or has more entries than the model has rows.
+    """
+    imported: Imported = importlib.import_module("edgelm_converters.torch").read_module(module, example_tokens, name)
     model = imported.model
-    sha256 = content_sha256(path)
+    text = _read_tokenizer(tokenizer, model) if tokenizer else None
+    sha256 = content_sha256(model.path) if isinstance(model, OpaqueGraph) else _weights_sha256(model)
+    return _completed(imported, text, sha256)
+
+
+def _completed(imported: Imported, tokenizer: str | None, sha256: str) -> Imported:
+    """What a converter returned, with tokenizer and hash."""
+    model = imported.model
     if isinstance(model, LanguageModel):
-        return Imported(model.replace(tokenizer=text, source_sha256=sha256), imported.source_logits)
-    return Imported(OpaqueGraph(**{**vars(model), "tokenizer": text, "source_sha256": sha256}), imported.source_logits)
+        return Imported(model.replace(tokenizer=tokenizer, source_sha256=sha256), imported.source_logits)
+    return Imported(OpaqueGraph(**{**vars(model), "tokenizer": tokenizer, "source_sha256": sha256}), imported.source_logits)
+
+
+def _weights_sha256(model: LanguageModel) -> str:
+    """SHA-256 over a model that has no file: its spec, and the names and values of its weights."""
+    digest = hashlib.sha256(json.dumps(spec_to_dict(model.spec), sort_keys=True).encode())
+    for name, weight in sorted(model.weights.items()):
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(weight).data)
+    return digest.hexdigest()
 
 
 def _name(path: Path) -> str:
@@ -75,13 +121,16 @@ def _name(path: Path) -> str:
 
 
 def _reader(path: Path) -> Reader:
-    known = "a bundled model (" + ", ".join(bundled()) + "), .keras, .h5, a SavedModel folder, or an edgelm model folder"
+    known = (
+        f"a bundled model ({', '.join(bundled())}), .keras, .h5, a SavedModel folder, a Hugging Face folder with safetensors, "
+        "a llama2.c .bin, .onnx, .pt, or an edgelm model folder"
+    )
     if not path.exists():
         raise SourceError(f"no model at {path}", allowed=known, fix="edgelm doctor")
     if path.is_dir():
         if (path / SPEC).is_file():
             return read_folder
-        module = SUFFIXES[".keras"] if (path / "saved_model.pb").is_file() else None
+        module = _folder_module(path)
     else:
         module = SUFFIXES.get(path.suffix.lower())
     if module is None:
@@ -90,25 +139,41 @@ def _reader(path: Path) -> Reader:
     return reader
 
 
+def _folder_module(path: Path) -> str | None:
+    """The module that reads a folder; None for edgelm's own and unknown ones."""
+    known = [] if (path / SPEC).is_file() else FOLDERS.items()
+    return next((module for file, module in known if (path / file).is_file()), None)
+
+
 def _tokenizer_text(path: Path, named: Path | None, model: LanguageModel | OpaqueGraph) -> str | None:
     beside = (path if path.is_dir() else path.parent) / TOKENIZER
     place = named or (beside if beside.is_file() else None)
-    if place is None:
-        return None
+    return None if place is None else _read_tokenizer(place, model)
+
+
+def _read_tokenizer(place: Path, model: LanguageModel | OpaqueGraph) -> str:
     tokenizer = Tokenizer.load(place)
     check_vocabulary(tokenizer, model.spec.vocab_size if isinstance(model, LanguageModel) else model.vocab_size)
     return tokenizer.to_json()
 
 
 def content_sha256(path: Path) -> str:
-    """SHA-256 over the names and bytes of a file, or of all files of a folder."""
+    """SHA-256 over the names and bytes of a file, or of all files of a folder (of one of Hugging Face's: those that may be read)."""
     digest = hashlib.sha256()
-    for file in sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]:
+    for file in _files(path):
         digest.update(file.name.encode())
         with file.open("rb") as stream:
             while block := stream.read(1 << 20):
                 digest.update(block)
     return digest.hexdigest()
+
+
+def _files(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return [path]
+    if FOLDERS["config.json"] == _folder_module(path):  # beside them lie gigabytes of other formats, and .git
+        return sorted(p for p in path.iterdir() if p.suffix in HUGGINGFACE_SUFFIXES and p.is_file())
+    return sorted(p for p in path.rglob("*") if p.is_file())
 
 
 def read_folder(path: Path, *, trust: bool = False, name: str | None = None) -> Imported:

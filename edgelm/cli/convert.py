@@ -13,7 +13,13 @@ from edgelm.cli.show import show_report
 
 @click.command("convert")
 @click.argument("model")
-@click.option("--target", default="android-arm64", show_default=True, metavar="PROFILE", help="Device profile: a name or a .toml file.")
+@click.option(
+    "--target",
+    default="android-arm64",
+    show_default=True,
+    metavar="PROFILE",
+    help="Device profile: a name or a .toml file. For servers: onnx, saved-model (default recipe: float32).",
+)
 @click.option("--recipe", "recipe_name", metavar="RECIPE", help=f"A name or a .toml file. [default: {recipe.DEFAULT}, or as compressed]")
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FOLDER", help="Where the artifact goes. [default: build/NAME]")
 @click.option("--data", type=click.Path(path_type=Path), metavar="CORPUS", help="Text to train and measure on: a file or a folder.")
@@ -38,7 +44,7 @@ def command(
     fresh: bool,
     details: bool,
 ) -> int:
-    """Turn a trained MODEL into a proven .tflite.
+    """Turn a trained MODEL into a proven .tflite, or, for servers, ONNX or a SavedModel.
 
     MODEL is a bundled model (keyboard-lstm, chat-transformer), a .keras or .h5 file, a SavedModel folder or an edgelm model folder.
     """

@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgelm.errors import ContextFullError, RuntimeFailure
-from edgelm.runtime.engine import Engine
 
 Logits = NDArray[np.float32]
 SnapshotT = TypeVar("SnapshotT")
@@ -22,13 +21,13 @@ class Session(ABC, Generic[SnapshotT]):
     Logits are views of the runtime's own tensor: they hold until the next call on the session; copy them to keep them.
 
     Args:
-        engine: The loaded model.
+        runtime: Name and version of the runtime.
         vocab_size: Columns of the logits.
         max_positions: Tokens the session can take before it is full; None when there is no end.
 
     Attributes:
-        runtime: Name and version of the runtime.
         position: Tokens taken since the last reset.
+        prefills: `prefill` is computed by other code than `step`, so that a proof has to compare both.
 
     Example:
         >>> session = open_session(Path("keyboard/model.tflite"))
@@ -36,9 +35,10 @@ class Session(ABC, Generic[SnapshotT]):
         981
     """
 
-    def __init__(self, engine: Engine, vocab_size: int, max_positions: int | None) -> None:
-        self._engine = engine
-        self.runtime = engine.runtime
+    prefills = False
+
+    def __init__(self, runtime: str, vocab_size: int, max_positions: int | None) -> None:
+        self.runtime = runtime
         self.vocab_size = vocab_size
         self.max_positions = max_positions
         self.position = 0

@@ -39,7 +39,7 @@ class ForwardSession(Session[tuple[int, ...]]):
             met = f"{', '.join(shapes.inputs)} -> {', '.join(shapes.outputs)}"
             raise RuntimeFailure(f"signature {FORWARD} is {met}", allowed="one input of token ids and one output")
         (ids,), (scores,) = shapes.inputs.items(), shapes.outputs.items()
-        super().__init__(engine, vocab_size=scores[1][-1], max_positions=ids[1][-1])
+        super().__init__(engine.runtime, vocab_size=scores[1][-1], max_positions=ids[1][-1])
         self._time = ids[1][-1]
         self._call = engine.call(FORWARD)
         self._ids = self._call.inputs[ids[0]][0]  # (time,)

@@ -35,7 +35,7 @@ class RecurrentSession(Session[RecurrentSnapshot]):
 
     def __init__(self, engine: Engine, batch: int = 1) -> None:
         shapes = engine.signatures[STEP]
-        super().__init__(engine, vocab_size=shapes.outputs["logits"][-1], max_positions=None)
+        super().__init__(engine.runtime, vocab_size=shapes.outputs["logits"][-1], max_positions=None)
         self.batch = batch
         self._call = engine.call(STEP, {name: (batch, *shape[1:]) for name, shape in shapes.inputs.items() if shape[0] != batch})
         self._token = self._call.inputs["token"]  # (batch,)

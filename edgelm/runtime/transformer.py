@@ -91,6 +91,8 @@ class TransformerSession(Session[TransformerSnapshot | None]):
         max_positions: Slots of the longest rung.
     """
 
+    prefills = True
+
     def __init__(self, engine: Engine) -> None:
         self._ladder = _names_by_size(engine, DECODE)  # cache slots -> signature, shortest first
         self._chunks = _names_by_size(engine, PREFILL)  # tokens a call -> signature, smallest first
@@ -98,7 +100,8 @@ class TransformerSession(Session[TransformerSnapshot | None]):
         missing = {"token", "position", "mask"} - first.inputs.keys() or {"logits"} - first.outputs.keys()
         if missing:
             raise RuntimeFailure(f"a decode signature has no tensor named {', '.join(sorted(missing))}")
-        super().__init__(engine, vocab_size=first.outputs["logits"][-1], max_positions=max(self._ladder))
+        self._engine = engine
+        super().__init__(engine.runtime, vocab_size=first.outputs["logits"][-1], max_positions=max(self._ladder))
         rows = {name: shape for name, shape in first.outputs.items() if name != "logits"}
         self._time_axes = {name: next(axis for axis in (2, 3) if first.inputs[name][axis] != shape[axis]) for name, shape in rows.items()}
         self._stages: dict[str, Stage] = {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from edgelm.errors import TokenizerError
+from edgelm.errors import EdgeLMError, TokenizerError
 
 
 @contextmanager
@@ -20,6 +20,8 @@ def library_errors(name: str) -> Iterator[None]:
     """
     try:
         yield
+    except EdgeLMError:
+        raise
     except BaseException as error:
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise

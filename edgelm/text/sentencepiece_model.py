@@ -18,10 +18,11 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 
 from edgelm.errors import TokenizerError
 from edgelm.text.library_errors import library_errors
+from edgelm.text.reading import LONGEST_PIECE, read_bytes
+from edgelm.text.tokenizer_kinds import SPACE, unmatched
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
-UNIGRAM, BPE, CHAR = 1, 2, 4
-SPACE = "▁"
+UNIGRAM, BPE, WORD, CHAR = 1, 2, 3, 4
 
 Message = dict[int, list[int | bytes]]
 
@@ -48,6 +49,7 @@ class SentencePieceModel:
         dummy_prefix: A space is put before the text.
         squeeze_spaces: Leading, trailing and repeated spaces are dropped.
         escape_spaces: Spaces are written as U+2581.
+        denormalizer: There are rules for decoded text.
     """
 
     pieces: tuple[Piece, ...]
@@ -58,6 +60,7 @@ class SentencePieceModel:
     dummy_prefix: bool
     squeeze_spaces: bool
     escape_spaces: bool
+    denormalizer: bool = False
 
     def texts(self, kind: int) -> list[str]:
         """The texts of all pieces of a kind."""
@@ -69,13 +72,13 @@ def load_sentencepiece(path: Path) -> Tokenizer:
 
     Normalization uses the file's own compiled rules. The `tokenizers` library applies them to one grapheme at a time, sentencepiece to
     the longest match: they can differ where several combining marks follow a letter that the rules change. The literal text of a
-    control piece (`</s>`) becomes that piece, as in every tokenizer.json.
+    control piece (`</s>`) becomes that piece, as in every tokenizer.json; that of the unknown piece does not, as in sentencepiece.
 
     Raises:
         TokenizerError: The file is no sentencepiece model, its kind has no tokenizer.json form, or the converted tokenizer does not
             give the ids of the sentencepiece library on the texts of its own pieces.
     """
-    content = path.read_bytes()
+    content = read_bytes(path)
     model = parse_model(content, str(path))
     processor = sentencepiece.SentencePieceProcessor()
     try:
@@ -107,6 +110,7 @@ def parse_model(content: bytes, name: str) -> SentencePieceModel:
             dummy_prefix=bool(_integer(normalizer, 3, 1)),
             squeeze_spaces=bool(_integer(normalizer, 4, 1)),
             escape_spaces=bool(_integer(normalizer, 5, 1)),
+            denormalizer=bool(_bytes(_message(_bytes(fields.get(5, [b""])[-1])).get(2, [b""])[-1])),
         )
     except (ValueError, IndexError, struct.error) as error:
         raise TokenizerError(f"{name} is no sentencepiece model: {error}", allowed="a .model file written by sentencepiece") from error
@@ -121,9 +125,12 @@ def convert(model: SentencePieceModel, name: str) -> Tokenizer:
     Raises:
         TokenizerError: Its kind has no such form.
     """
-    if model.algorithm not in (UNIGRAM, BPE, CHAR) or model.space_suffix:
-        kind = "with spaces as suffixes" if model.space_suffix else f"of type {model.algorithm} (word)"
-        raise TokenizerError(f"{name} is a sentencepiece model {kind}", allowed="unigram, bpe and char models with spaces as prefixes")
+    reason = _inexpressible(model)
+    if reason:
+        raise TokenizerError(
+            f"{name} is a sentencepiece model {reason}: a tokenizer.json cannot express that",
+            allowed="unigram, bpe and char models with spaces as prefixes",
+        )
     unknown = next((i for i, piece in enumerate(model.pieces) if piece.kind == UNKNOWN), None)
     if unknown is None:
         raise TokenizerError(f"{name} has no piece for unknown text", allowed="sentencepiece models with an <unk> piece")
@@ -131,26 +138,46 @@ def convert(model: SentencePieceModel, name: str) -> Tokenizer:
         return _build(model, unknown)
 
 
+def _inexpressible(model: SentencePieceModel) -> str:
+    """What of a model has no tokenizer.json form; empty for the others."""
+    if model.algorithm == WORD:
+        return f"of type {WORD} (word), which gives one unknown token for a run of unknown words"
+    if model.algorithm not in (UNIGRAM, BPE, CHAR):
+        return f"of the unknown type {model.algorithm}"
+    if model.space_suffix:
+        return "with spaces as suffixes (treat_whitespace_as_suffix)"
+    if model.denormalizer:
+        return "with rules for decoded text (denormalizer_spec)"
+    if model.algorithm == BPE and model.texts(UNUSED):
+        return f"with unused pieces ({model.texts(UNUSED)[0]!r}), which it cuts again after the merges"
+    longest = max(model.pieces, key=lambda piece: len(piece.text)).text
+    if len(longest) > LONGEST_PIECE:
+        return f"with a piece of {len(longest):,} characters"
+    return ""
+
+
 def _build(model: SentencePieceModel, unknown: int) -> Tokenizer:
     symbols = sorted(model.texts(USER_DEFINED), key=lambda text: (-len(text), text))
     if model.algorithm == UNIGRAM:
-        vocabulary = [(piece.text, piece.score) for piece in model.pieces]
+        hidden = (UNKNOWN, UNUSED)
+        vocabulary = [(unmatched(piece.text), 0.0) if piece.kind in hidden else (piece.text, piece.score) for piece in model.pieces]
         tokenizer = Tokenizer(models.Unigram(vocabulary, unknown, model.byte_fallback))
     else:
-        tokenizer = Tokenizer(_bpe(model, model.pieces[unknown].text, whole_symbols=bool(symbols)))
+        tokenizer = Tokenizer(_bpe(model, unmatched(model.pieces[unknown].text), whole_symbols=bool(symbols)))
     tokenizer.normalizer = _normalizer(model)
     if symbols:
         tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("|".join(re.escape(text) for text in symbols)), behavior="isolated")
-    strip = [decoders.Strip(" ", 1, 0)] if model.dummy_prefix else []
+    leading = LONGEST_PIECE if model.squeeze_spaces else 1  # spaces before the text that decoding drops
+    strip = [decoders.Strip(" ", leading, 0)] if model.dummy_prefix or model.squeeze_spaces else []
     tokenizer.decoder = decoders.Sequence([decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse(), *strip])
-    special = [AddedToken(text, special=True, normalized=False) for text in (*model.texts(UNKNOWN), *model.texts(CONTROL))]
+    special = [AddedToken(text, special=True, normalized=False) for text in model.texts(CONTROL)]
     tokenizer.add_special_tokens(special)
     return tokenizer
 
 
 def _bpe(model: SentencePieceModel, unknown: str, whole_symbols: bool) -> models.BPE:
     """Merges in the order of the scores; a merge is any pair of pieces whose concatenation is a piece."""
-    ids = {piece.text: i for i, piece in enumerate(model.pieces)}
+    ids = {unmatched(piece.text) if piece.kind == UNKNOWN else piece.text: i for i, piece in enumerate(model.pieces)}
     mergeable = {piece.text for piece in model.pieces if piece.kind == NORMAL} if model.algorithm == BPE else set()
     merges: list[tuple[float, int, int, str, str]] = []
     for piece in model.pieces:

@@ -5,23 +5,28 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal
 
 from tokenizers import Encoding, decoders, models, normalizers, pre_tokenizers, trainers
 from tokenizers import Tokenizer as RawTokenizer
 
 from edgelm.errors import TokenizerError
-from edgelm.text.tokenizer_files import parse_tokenizer_json, read_tokenizer
+from edgelm.text.library_errors import library_errors
+from edgelm.text.tokenizer_files import read_tokenizer
+from edgelm.text.tokenizer_json import parse_tokenizer_json
+from edgelm.text.tokenizer_kinds import (
+    BOUNDARIES,
+    BOUNDARY,
+    STARTS,
+    UNKNOWN,
+    Kind,
+    first_present,
+    kind_of,
+    piece_writer,
+    unknown_id_of,
+)
 from edgelm.text.words import word_splitter
 
-Kind = Literal["word", "byte-bpe", "bpe", "unigram", "wordpiece", "char"]
-
-UNKNOWN = "<unk>"
-BOUNDARY = "</s>"
-BOUNDARIES = (BOUNDARY, "<|endoftext|>", "<eos>", "[SEP]", "<|end_of_text|>", "[EOS]")
-STARTS = ("<s>", "<bos>", "[CLS]", "<|begin_of_text|>", "[BOS]")
-UNKNOWNS = (UNKNOWN, "[UNK]", "<UNK>", "<|unk|>")
-_SPACE = "▁"
+TOKENIZER = "the tokenizer"
 
 
 class Tokenizer:
@@ -30,10 +35,12 @@ class Tokenizer:
     Attributes:
         kind: `word`, `byte-bpe`, `bpe`, `unigram`, `wordpiece` or `char`.
         vocab_size: Largest id + 1.
+        token_count: Number of ids with a token: less than `vocab_size` where ids are left out, as Keras leaves out 0.
         boundary_id: The token that stands between turns and lines: the first present of `</s>`, `<|endoftext|>`, `<eos>`, `[SEP]`;
             a newline for character tokenizers; None when there is none.
         start_id: The token before a text: `<s>`, `<bos>`, `[CLS]`, ... where present, otherwise `boundary_id`.
         unknown_id: The token of text that has no piece; None where every text has one.
+        added_ids: Tokens that are matched in the text as they are written, before the model sees it.
         special_ids: Tokens that stand for no text.
 
     Example:
@@ -47,15 +54,17 @@ class Tokenizer:
         self._vocabulary: dict[str, int] = raw.get_vocab(with_added_tokens=True)
         self._tokens = {i: token for token, i in self._vocabulary.items()}
         description = json.loads(raw.to_str())
-        self.kind: Kind = _kind(raw, description)
+        self.kind: Kind = kind_of(raw, description)
         self.vocab_size = max(self._tokens, default=-1) + 1
-        self.unknown_id = _unknown_id(description["model"], self._vocabulary)
+        self._write_piece = piece_writer(self.kind, description["model"])
+        self.token_count = len(self._tokens)
+        self.unknown_id = unknown_id_of(description["model"], self._vocabulary)
         boundaries = (*BOUNDARIES, "\n") if self.kind == "char" else BOUNDARIES
-        self.boundary_id = _first_present(boundaries, self._vocabulary)
-        start = _first_present(STARTS, self._vocabulary)
+        self.boundary_id = first_present(boundaries, self._vocabulary)
+        start = first_present(STARTS, self._vocabulary)
         self.start_id = self.boundary_id if start is None else start
         added = raw.get_added_tokens_decoder()
-        self._verbatim = frozenset(added)  # added tokens are matched in the text as they are written
+        self.added_ids: frozenset[int] = frozenset(added)
         marked = {i for i, token in added.items() if token.special}
         named = {self._vocabulary[name] for name in (*BOUNDARIES, *STARTS) if name in self._vocabulary}
         unknown = set() if self.unknown_id is None else {self.unknown_id}
@@ -63,7 +72,10 @@ class Tokenizer:
 
     @classmethod
     def load(cls, path: Path | str) -> Tokenizer:
-        """Reads tokenizer.json, vocab.json with merges.txt, a sentencepiece .model, or the folder that holds one of them.
+        """Reads any of the files that hold a tokenizer, or the folder that holds one.
+
+        tokenizer.json; vocab.json with merges.txt; a sentencepiece .model; a .tiktoken file; the to_json of a Keras Tokenizer;
+        vocab.txt; a list of characters. Tokens that added_tokens.json and tokenizer_config.json beside it add are honoured.
 
         Raises:
             TokenizerError: Missing, corrupt or of an unknown kind.
@@ -91,21 +103,37 @@ class Tokenizer:
         return json.dumps(description, ensure_ascii=False, separators=(",", ":"))
 
     def encode(self, text: str) -> list[int]:
-        """Ids of `text`; no special tokens are added."""
-        return list(self._raw.encode(text, add_special_tokens=False).ids)
+        """Ids of `text`; no special tokens are added.
+
+        Raises:
+            TokenizerError: The rules of the tokenizer are broken in a way that only this text shows.
+        """
+        with library_errors(TOKENIZER):
+            return list(self._raw.encode(text, add_special_tokens=False).ids)
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """Ids of many texts."""
-        return [list(encoding.ids) for encoding in self._raw.encode_batch_fast(list(texts), add_special_tokens=False)]
+        """Ids of many texts.
+
+        Raises:
+            TokenizerError: As in `encode`.
+        """
+        with library_errors(TOKENIZER):
+            return [list(encoding.ids) for encoding in self._raw.encode_batch_fast(list(texts), add_special_tokens=False)]
 
     def encode_spans(self, texts: Sequence[str]) -> list[tuple[list[int], list[tuple[int, int]]]]:
-        """Ids of many texts with the (start, end) characters of the text each id stands for."""
-        encodings: list[Encoding] = self._raw.encode_batch(list(texts), add_special_tokens=False)
+        """Ids of many texts with the (start, end) characters of the text each id stands for.
+
+        Raises:
+            TokenizerError: As in `encode`.
+        """
+        with library_errors(TOKENIZER):
+            encodings: list[Encoding] = self._raw.encode_batch(list(texts), add_special_tokens=False)
         return [(list(encoding.ids), list(encoding.offsets)) for encoding in encodings]
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of `ids`; special tokens are left out."""
-        return str(self._raw.decode([int(i) for i in ids], skip_special_tokens=True))
+        with library_errors(TOKENIZER):
+            return str(self._raw.decode([i for i in map(int, ids) if i not in self.special_ids], skip_special_tokens=True))
 
     def id_of(self, token: str) -> int | None:
         """Id of a token as it is written in the vocabulary (`Ġthe`, `▁the`, `##ing`, `</s>`); None when it is not there."""
@@ -132,17 +160,9 @@ class Tokenizer:
         if int(token_id) in self.special_ids:
             return b""
         token = self.token(token_id)
-        if int(token_id) in self._verbatim:
+        if not token or int(token_id) in self.added_ids:
             return token.encode("utf-8")
-        if self.kind == "byte-bpe":
-            return bytes(_BYTES[character] for character in token)
-        if self.kind == "wordpiece":
-            return token[2:].encode("utf-8") if token.startswith("##") else f" {token}".encode()
-        if self.kind == "word":
-            return f" {token}".encode()
-        if len(token) == 6 and token.startswith("<0x") and token.endswith(">"):
-            return bytes.fromhex(token[3:5])
-        return token.replace(_SPACE, " ").encode("utf-8")
+        return self._write_piece(token)
 
     def is_word_start(self, token_id: int) -> bool:
         """Whether the token begins a new word.
@@ -157,22 +177,29 @@ class Tokenizer:
 
 
 def check_vocabulary(tokenizer: Tokenizer, vocab_size: int) -> str:
-    """Holds a tokenizer against the rows of a model.
+    """Holds a tokenizer, its added tokens included, against the rows of a model's embedding.
 
     Returns:
-        A note for the report when the model has more rows than the tokenizer has tokens (padding); empty when they agree.
+        A note for the report when rows have no token: rows padded to a multiple of 64 or 128, an index that is reserved; empty when
+        every row has one.
 
     Raises:
         TokenizerError: The tokenizer has ids the model has no row for.
     """
     if tokenizer.vocab_size > vocab_size:
+        without = [i for i in range(vocab_size, tokenizer.vocab_size) if tokenizer.token(i)]
+        only_added = tokenizer.added_ids.issuperset(without)
+        names = ", ".join(tokenizer.token(i) for i in without[:3]) + (", ..." if len(without) > 3 else "")
         raise TokenizerError(
-            f"the tokenizer has {tokenizer.vocab_size:,} tokens, the model only {vocab_size:,} rows",
+            f"the tokenizer has {tokenizer.vocab_size:,} tokens, the model only {vocab_size:,} rows"
+            + (f": {len(without):,} added tokens have none ({names})" if only_added else ""),
             allowed=f"a tokenizer of at most {vocab_size:,} tokens",
-            fix="give the tokenizer that the model was trained with (--tokenizer)",
+            fix="give the tokenizer that the model was trained with (--tokenizer)"
+            + (", or take these out of its added tokens if the model was trained without them" if only_added else ""),
         )
-    padding = vocab_size - tokenizer.vocab_size
-    return f"{padding:,} of {vocab_size:,} vocabulary rows have no token (padding)" if padding else ""
+    empty = vocab_size - tokenizer.token_count
+    doubt = "; is it the tokenizer of this model?" if 2 * empty > vocab_size else ""
+    return f"{empty:,} of {vocab_size:,} vocabulary rows have no token (padding{doubt})" if empty else ""
 
 
 def train_word_level(lines: Iterable[str], vocab_size: int, lowercase: bool = True) -> Tokenizer:
@@ -225,39 +252,3 @@ def _train(raw: RawTokenizer, lines: Iterable[str], trainer: trainers.Trainer) -
 
 def _normalizer(lowercase: bool) -> normalizers.Normalizer:
     return normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()]) if lowercase else normalizers.NFC()
-
-
-def _kind(raw: RawTokenizer, description: dict[str, Any]) -> Kind:
-    model = description["model"]
-    if model["type"] == "WordLevel":
-        letters = [token for token in model["vocab"] if len(token) == 1 and token.isalpha()][:2]
-        return "char" if len(letters) == 2 and len(raw.encode("".join(letters), add_special_tokens=False)) == 2 else "word"
-    if model["type"] == "BPE":
-        surroundings = json.dumps([description["pre_tokenizer"], description["normalizer"], description["decoder"]])
-        if '"ByteLevel"' in surroundings:
-            return "byte-bpe"
-        return "bpe" if model["merges"] else "char"
-    kinds: dict[str, Kind] = {"Unigram": "unigram", "WordPiece": "wordpiece"}
-    return kinds[model["type"]]
-
-
-def _unknown_id(model: dict[str, Any], vocabulary: dict[str, int]) -> int | None:
-    if model.get("unk_id") is not None:
-        return int(model["unk_id"])
-    if model.get("unk_token"):
-        return vocabulary.get(model["unk_token"])
-    return _first_present(UNKNOWNS, vocabulary)
-
-
-def _first_present(names: Iterable[str], vocabulary: dict[str, int]) -> int | None:
-    return next((vocabulary[name] for name in names if name in vocabulary), None)
-
-
-def _byte_characters() -> dict[str, int]:
-    """The printable stand-ins of the 256 bytes (bytes_to_unicode of GPT-2)."""
-    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = [byte for byte in range(256) if byte not in printable]
-    return {chr(byte): byte for byte in printable} | {chr(256 + i): byte for i, byte in enumerate(others)}
-
-
-_BYTES = _byte_characters()

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from edgelm.errors import RuntimeFailure
 from edgelm.model import SourceLogits
 from edgelm.report import Check
-from edgelm.runtime.session import ForwardSession, Session, TransformerSession, open_session
+from edgelm.runtime.session import ForwardSession, Session, open_session
 from edgelm.validate.parity_limits import PREFILL_MISSED, Missed, ParityLimits, limits_for
 
 __all__ = ["NEAR_TIE", "TIE", "ParityLimits", "ParityResult", "checks", "limits_for", "parity", "parity_on"]
@@ -94,7 +94,7 @@ def parity(source_logits: SourceLogits, session: Session[Any], tokens: NDArray[n
         for row, logits in _scored(session, window):
             last = _centred(logits)
             sums.add(_centred(expected[row]), last)
-        if isinstance(session, TransformerSession):
+        if session.prefills:
             session.reset()
             difference = float(np.abs(_centred(session.prefill(window.tolist())) - last).max())
             prefill = max(prefill or 0.0, difference)

@@ -18,6 +18,22 @@ from edgelm.text.tokenizer import Tokenizer
 POSITIONS = 512
 
 
+def chosen(model: LanguageModel | OpaqueGraph, tokenizer: Tokenizer | None, corpus: Corpus | None) -> tuple[NDArray[np.int32], str]:
+    """The tokens a proof runs on, and what they are.
+
+    Args:
+        model: The source.
+        tokenizer: Its tokenizer, or None.
+        corpus: Text, or None.
+    """
+    if corpus and tokenizer:
+        return held_out(corpus, tokenizer), f"held-out text of {corpus.path.name}"
+    if isinstance(model, LanguageModel):
+        start = tokenizer.start_id if tokenizer and tokenizer.start_id is not None else 0
+        return sampled(model, start=start), "text that the source model wrote (seed 0)"
+    return random_tokens(model), "random tokens (seed 0)"
+
+
 def sampled(model: LanguageModel, positions: int = POSITIONS, *, start: int = 0, seed: int = 0) -> NDArray[np.int32]:
     """Text the source model writes itself, at temperature 1 from token `start`.
 

@@ -9,9 +9,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from edgelm.artifact import Artifact
 from edgelm.compress import records
 from edgelm.compress.records import StepRecord
@@ -120,7 +117,7 @@ def _ahead(result: preflight.PreflightResult, profile: DeviceProfile) -> Finding
 def _proof(subject: Subject, profile: DeviceProfile, corpus: Corpus | None, threads: int) -> Finding:
     imported, tokenizer, expected = subject.imported, subject.tokenizer, subject.proven_against
     assert imported is not None and expected is not None  # judge asks for them
-    tokens, text = _probe(imported, tokenizer, corpus)
+    tokens, text = probe.chosen(imported.model, tokenizer, corpus)
     runtimes = preflight.runtimes(subject.artifact.tflite, profile)
     results = parity.parity_on(runtimes, expected, subject.artifact.tflite, tokens, threads=threads)
     limits = limits_for(subject.artifact.encodings.values())
@@ -130,17 +127,6 @@ def _proof(subject: Subject, profile: DeviceProfile, corpus: Corpus | None, thre
     rows = (("compared with", what), ("compared on", f"{len(tokens)} positions of {text}"), ("allowed because", limits.reason))
     note = Table("Proof", ("question", "answer"), rows, detail=True)
     return Finding(checks, (note,))
-
-
-def _probe(imported: Imported, tokenizer: Tokenizer | None, corpus: Corpus | None) -> tuple[NDArray[np.int32], str]:
-    """The tokens the proof runs on, and what they are."""
-    model = imported.model
-    if corpus and tokenizer:
-        return probe.held_out(corpus, tokenizer), f"held-out text of {corpus.path.name}"
-    if isinstance(model, LanguageModel):
-        start = tokenizer.start_id if tokenizer and tokenizer.start_id is not None else 0
-        return probe.sampled(model, start=start), "text that the source model wrote (seed 0)"
-    return probe.random_tokens(model), "random tokens (seed 0)"
 
 
 def _quality(subject: Subject, profile: DeviceProfile, corpus: Corpus, limit: int | None, threads: int, on_stage: OnStage) -> Finding:

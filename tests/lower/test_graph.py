@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgelm.errors import ConversionError, UnsupportedModelError
+from edgelm.errors import ConversionError, MissingDependencyError, UnsupportedModelError
 from edgelm.lower import graph as lowering
-from edgelm.lower.graph import convert_opaque, explain
+from edgelm.lower.graph import convert_opaque
+from edgelm.lower.graph_failures import explain
 from edgelm.model import Imported, OpaqueGraph, Origin
 from edgelm.spec import Encoding
 from edgelm_converters import keras as importer
@@ -97,6 +98,15 @@ def test_whatever_happens_to_the_worker_is_explained(monkeypatch: pytest.MonkeyP
     assert caught.value.fix
 
 
+def test_a_missing_framework_is_named_with_its_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = subprocess.run
+    code = "raise ModuleNotFoundError(\"No module named 'tensorflow'\")"
+    monkeypatch.setattr(lowering.subprocess, "run", lambda command, **options: run([sys.executable, "-c", code], **options))
+    with pytest.raises(MissingDependencyError, match="'conv' needs tensorflow, which is not installed") as caught:
+        convert_opaque(OPAQUE, Encoding.FLOAT32)
+    assert caught.value.fix == "pip install 'edgelm[keras]' keras"
+
+
 @pytest.mark.parametrize(
     ("message", "cause"),
     [
@@ -108,7 +118,6 @@ def test_whatever_happens_to_the_worker_is_explained(monkeypatch: pytest.MonkeyP
         ("error: failed to legalize operation 'tf.TensorListReserve' that was explicitly marked illegal", "list of tensors"),
         ("'tf.LookupTableFindV2' op is neither a custom op nor a flex op", "handles text itself"),
         ("edgelm.errors.SourceError: keras 3.15 cannot load m.keras: bad\n  next: save it again", "keras 3.15 cannot load m.keras: bad"),
-        ("ModuleNotFoundError: No module named 'tensorflow'", "tensorflow is not installed"),
         ("Traceback (most recent call last):\nOddError: it is odd\n", "OddError: it is odd"),
         ("", "no message"),
     ],

@@ -256,7 +256,7 @@ BAD_FILES = {
     "missing": ("nothing.json", None, "no tokenizer at"),
     "no JSON": ("tokenizer.json", b"{", "is no JSON"),
     "not UTF-8": ("tokenizer.json", b"\xff\xfe{", "is not UTF-8: byte 0"),
-    "JSON list": ("tokenizer.json", b"[1]", "has no model section"),
+    "JSON list": ("tokenizer.json", b"[1]", "no list of tokens"),
     "other JSON": ("tokenizer.json", b'{"a": 1}', "has no model section"),
     "broken model": ("tokenizer.json", b'{"model": {"type": "BPE"}}', "no vocabulary or no merges"),
     "unknown model": ("tokenizer.json", b'{"model": {"type": "X"}}', "is refused by the tokenizers library"),
