@@ -4,13 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 DATA := $(or $(EDGELM_DATA),../shared/data)
 STAMP := $(VENV)/.edgelm-installed
+REFERENCE := $(VENV)/.reference-installed
 
 .PHONY: demo test test-fast lint format quality quality-quick clean
 
 demo: $(STAMP)
 	$(BIN)/edgelm convert keyboard-lstm --target android-arm64 -o build/keyboard-lstm
 
-test: $(STAMP)
+test: $(REFERENCE)
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-fast: $(STAMP)
@@ -45,6 +46,11 @@ $(STAMP): pyproject.toml
 	"$$found" -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet -e ".[all,dev]"
+	touch $@
+
+# PyTorch, transformers and others that the tests compare with: without them those tests are skipped.
+$(REFERENCE): $(STAMP)
+	$(BIN)/python -m pip install --quiet -e ".[all,dev,reference]"
 	touch $@
 
 clean:

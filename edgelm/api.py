@@ -109,7 +109,7 @@ def convert(
 
     Args:
         model: What `load` returned, or what it takes.
-        target: Device profile, a name or a path.
+        target: Device profile, a name or a path; `onnx` or `saved-model` for servers.
         recipe: Recipe, a name or a path; by default as compressed, else int8, or what the profile's runtime needs.
         output: Folder of the artifact; `build/NAME` by default.
         data: Corpus that steps train on and quality is measured on.

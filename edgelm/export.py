@@ -120,6 +120,7 @@ def export(subject: Subject, target: str, on_stage: Callable[[str, int, int], No
         facts=_facts(subject, written),
         checks=(size, *written.checked, *checks),
         tables=(table,),
+        words=("equal to its source", "not equal to its source"),
     )
     facts = manifest.build_export(subject.model, subject.recipe, target, written.files, written.encodings)
     return Export({**written.files, **_around(facts, verdict, subject.model.tokenizer)}, verdict)

@@ -93,6 +93,7 @@ class Report:
         tables: Details.
         plots: For the HTML page.
         next_commands: What to try next, most useful first.
+        words: What it means that all checks passed, and that one failed.
     """
 
     title: str
@@ -101,6 +102,7 @@ class Report:
     tables: tuple[Table, ...] = ()
     plots: tuple[Plot, ...] = ()
     next_commands: tuple[str, ...] = ()
+    words: tuple[str, str] = ("fits", "does not fit")
 
     @property
     def passed(self) -> bool:
@@ -128,6 +130,7 @@ class Report:
                 tables=tuple(Table(**{**t, "columns": tuple(t["columns"]), "rows": tuple(map(tuple, t["rows"]))}) for t in plain["tables"]),
                 plots=tuple(Plot(**{**p, "labels": tuple(p["labels"]), "values": tuple(p["values"])}) for p in plain["plots"]),
                 next_commands=tuple(plain["next_commands"]),
+                words=tuple(plain.get("words", cls.words)),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise ArtifactError(f"the report cannot be read: {error!r}", fix="edgelm check ARTIFACT") from error
@@ -175,7 +178,7 @@ def render_terminal(report: Report, console: Console, *, details: bool = True) -
         render_table(table, console)
     if not report.checks:
         return
-    word = "[bold green]PASS[/]: fits" if report.passed else "[bold red]FAIL[/]: does not fit"
+    word = f"[bold green]PASS[/]: {report.words[0]}" if report.passed else f"[bold red]FAIL[/]: {report.words[1]}"
     console.print(
         f"{word} ({sum(c.passed is True for c in report.checks)} checks passed, {sum(c.passed is False for c in report.checks)} failed)"
     )

@@ -1,4 +1,4 @@
-"""From what the user names to an `Imported` model: bundled models, edgelm folders, Keras files and SavedModels."""
+"""From what the user names to an `Imported` model: bundled models, edgelm folders, and the formats of other frameworks."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from edgelm.model import Imported, LanguageModel, OpaqueGraph, Origin, SourceLog
 from edgelm.models import reference, reference_static
 from edgelm.spec import Encoding, spec_from_dict, spec_to_dict
 from edgelm.text.tokenizer import Tokenizer, check_vocabulary
+from edgelm.text.tokenizer_files import tokenizer_in
 
 SPEC, WEIGHTS, TOKENIZER = "spec.json", "weights.safetensors", "tokenizer.json"
 STORAGE, SCALES = "storage.json", "scales.safetensors"
@@ -65,10 +66,11 @@ def load(source: str | Path, *, trust: bool = False, tokenizer: Path | None = No
     """Reads a model, with its tokenizer when one lies beside it or is named.
 
     Args:
-        source: The name of a bundled model, an edgelm folder (`spec.json` + `weights.safetensors`), a `.keras` or `.h5` file, or a
-            SavedModel folder, a Hugging Face folder (`config.json` + `model.safetensors`), or a llama2.c `.bin` file.
-        trust: Execute code from the file where it needs that (Lambda layers, custom classes).
-        tokenizer: A tokenizer file or folder; by default `tokenizer.json` beside the model.
+        source: The name of a bundled model, an edgelm folder (`spec.json` + `weights.safetensors`), a `.keras` or `.h5` file, a SavedModel
+            folder, an `.onnx` file, a Hugging Face folder (`config.json` + `model.safetensors`), a PyTorch `.pt` or `.pth` file, or a
+            llama2.c `.bin` file.
+        trust: Execute code from the file where it needs that (Lambda layers, custom classes, pickles).
+        tokenizer: A tokenizer file or folder; by default what lies beside the model.
 
     Raises:
         SourceError: Missing, unknown kind, truncated or corrupt.
@@ -117,7 +119,8 @@ def _weights_sha256(model: LanguageModel) -> str:
 
 
 def _name(path: Path) -> str:
-    return path.resolve().name.removesuffix(path.suffix) or "model"
+    name = path.resolve().name
+    return (name if path.is_dir() else name.removesuffix(path.suffix)) or "model"  # SmolLM2-1.7B has no ending
 
 
 def _reader(path: Path) -> Reader:
@@ -146,8 +149,7 @@ def _folder_module(path: Path) -> str | None:
 
 
 def _tokenizer_text(path: Path, named: Path | None, model: LanguageModel | OpaqueGraph) -> str | None:
-    beside = (path if path.is_dir() else path.parent) / TOKENIZER
-    place = named or (beside if beside.is_file() else None)
+    place = named or tokenizer_in(path if path.is_dir() else path.parent)
     return None if place is None else _read_tokenizer(place, model)
 
 

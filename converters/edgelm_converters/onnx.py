@@ -15,7 +15,6 @@ from edgelm.errors import SourceError, UnsupportedModelError
 from edgelm.model import Imported, LanguageModel, LiftProof, OpaqueGraph, Origin
 from edgelm_converters.lift import NotLiftable, proven
 from edgelm_converters.onnx_calls import find_call
-from edgelm_converters.onnx_cells import is_cell
 from edgelm_converters.onnx_graph import OnnxGraph, folded, read_graph
 from edgelm_converters.onnx_session import open_session
 from edgelm_converters.onnx_source import OnnxSource, as_source
@@ -82,10 +81,10 @@ class _Claim:
 
 def _claim(graph: OnnxGraph, title: str) -> _Claim | str:
     """The lifted model, or why there is none."""
-    from edgelm_converters.onnx_recurrent import lift_recurrent
+    from edgelm_converters.onnx_recurrent import has_recurrence, lift_recurrent
     from edgelm_converters.onnx_transformer import lift_transformer
 
-    lift = lift_recurrent if any(is_cell(node) for node in graph.nodes) else lift_transformer
+    lift = lift_recurrent if has_recurrence(graph) else lift_transformer
     try:
         found = lift(graph)
     except NotLiftable as verdict:

@@ -63,7 +63,7 @@ def cell_of(graph: OnnxGraph, node: OnnxNode) -> RecurrentCell:
 def check_direction(node: OnnxNode) -> None:
     """Raises for a node that reads the future."""
     direction = node.attributes.get("direction", "forward")
-    if direction != "forward":
+    if is_cell(node) and direction != "forward":
         raise UnsupportedModelError(
             f"node {node.name!r} ({node.op}) is {direction}: it reads the tokens that are to be predicted, so it is not causal",
             allowed="recurrent layers that read left to right",

@@ -17,6 +17,7 @@ from edgelm_converters.onnx_proto import HOW_TO_EXPORT, GraphReader, plain_domai
 OLDEST_OPSET = 7  # what onnxruntime still runs
 DOMAINS = frozenset({"", "ai.onnx.ml", "com.microsoft"})
 _LIMIT = (1 << 31) - 1  # of one protobuf message
+_DEEPEST_CALL, _MOST_NODES = 50, 1_000_000  # of functions: dynamo's files nest three deep, a model of 100 layers has 10,000 nodes
 
 
 def read_graph(path: Path) -> OnnxGraph:
@@ -42,6 +43,7 @@ def read_graph(path: Path) -> OnnxGraph:
     opsets = _opsets(path, model)
     _check_domains(path, model, opsets)
     if model.functions:
+        _check_functions(path, model)
         model = _inlined(path, model)
         opsets = _opsets(path, model)
     graph = GraphReader(path, opsets).graph(model.graph, f"{model.producer_name} {model.producer_version}".strip(), frozenset())
@@ -130,6 +132,25 @@ def _all_nodes(bodies: Iterable[Any]) -> Iterable[Any]:
         for attribute in node.attribute:
             graphs = [attribute.g] if attribute.HasField("g") else []
             waiting += [inner for graph in (*graphs, *attribute.graphs) for inner in graph.node]
+
+
+def _check_functions(path: Path, model: Any) -> None:
+    """Raises for functions that call themselves, or that would become too many nodes: the inliner takes all of them for good."""
+    own = {(plain_domain(function.domain), function.name): function for function in model.functions}
+    sizes: dict[tuple[str, str], int] = {}
+
+    def size(key: tuple[str, str], callers: tuple[tuple[str, str], ...]) -> int:
+        if key in callers or len(callers) > _DEEPEST_CALL:
+            raise SourceError(f"function {'::'.join(key)} of {path} calls itself, or is called too deep", fix=HOW_TO_EXPORT)
+        if key not in sizes:
+            calls = [(plain_domain(node.domain), node.op_type) for node in _all_nodes([own[key].node])]
+            sizes[key] = sum(size(call, (*callers, key)) if call in own else 1 for call in calls)
+        return sizes[key]
+
+    calls = [(plain_domain(node.domain), node.op_type) for node in _all_nodes([model.graph.node])]
+    total = sum(size(call, ()) if call in own else 1 for call in [*calls, *own])
+    if total > _MOST_NODES:
+        raise SourceError(f"the functions of {path} stand for {total:,} nodes", allowed=f"at most {_MOST_NODES:,}", fix=HOW_TO_EXPORT)
 
 
 def _inlined(path: Path, model: Any) -> Any:

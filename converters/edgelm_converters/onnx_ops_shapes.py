@@ -155,7 +155,7 @@ def _split(node: OnnxNode, x: Operands) -> tuple[Array, ...]:
     data, axis = required(x, 0), node.attributes.get("axis", 0)
     sizes = ints(x[1]) if len(x) > 1 and x[1] is not None else list(node.attributes.get("split", ()))
     if not sizes:
-        parts = node.attributes.get("num_outputs", len(node.outputs))
+        parts = len(node.outputs)  # num_outputs says the same
         size = -(-data.shape[axis] // parts)
         sizes = [max(0, min(size, data.shape[axis] - number * size)) for number in range(parts)]
     return tuple(np.split(data, np.cumsum(sizes)[:-1], axis))

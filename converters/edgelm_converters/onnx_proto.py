@@ -15,6 +15,9 @@ from edgelm_converters.onnx_node import Array, OnnxGraph, OnnxInput, OnnxNode, r
 HOW_TO_EXPORT = "export the model again, for instance with torch.onnx.export(model, (tokens,), 'model.onnx')"
 
 
+LARGEST_INPUT = 1 << 26  # values: states of that size are 256 MB, and are fed as zeros
+
+
 def plain_domain(name: str) -> str:
     """ONNX's own domain has two names."""
     return "" if name == "ai.onnx" else name
@@ -67,6 +70,10 @@ class GraphReader:
         except KeyError as error:
             raise SourceError(f"input {value.name!r} of {self._path} has the unknown element type {tensor.elem_type}") from error
         sizes = tuple(int(size.dim_value) if size.dim_value > 0 else None for size in tensor.shape.dim)
+        if math.prod(size or 1 for size in sizes) > LARGEST_INPUT:
+            raise UnsupportedModelError(
+                f"input {value.name!r} of {self._path} has the shape {sizes}", allowed=f"inputs of at most {LARGEST_INPUT:,} values"
+            )
         return OnnxInput(value.name, dtype, sizes)
 
     def node(self, proto: Any, number: int, known: frozenset[str]) -> OnnxNode:
@@ -106,20 +113,25 @@ class GraphReader:
 
     def _sorted(self, nodes: list[OnnxNode], known: frozenset[str]) -> list[OnnxNode]:
         """The nodes, each after those it reads from; in the file's order where that is so already."""
-        done, ready, waiting = set(known), list[OnnxNode](), nodes
-        while waiting:
-            later = []
-            for node in waiting:
-                if all(name in done for name in read_by(node)):
-                    ready.append(node)
-                    done |= set(node.outputs)
-                else:
-                    later.append(node)
-            if len(later) == len(waiting):
-                missing = next(name for name in read_by(later[0]) if name not in done)
-                what = f"{self._path} is damaged: node {later[0].name!r} reads {missing!r}, which nothing makes before it"
-                raise SourceError(what, fix=HOW_TO_EXPORT)
-            waiting = later
+        done, ready = set(known), list[OnnxNode]()
+        lacks: dict[str, set[str]] = {}
+        readers: dict[str, list[OnnxNode]] = {}
+        for node in nodes:
+            lacks[node.name] = {name for name in read_by(node) if name not in done}
+            for name in lacks[node.name]:
+                readers.setdefault(name, []).append(node)
+            free = [] if lacks[node.name] else [node]
+            while free:
+                ready.append(free.pop())
+                done |= set(ready[-1].outputs)
+                for output in ready[-1].outputs:
+                    for reader in readers.pop(output, ()):
+                        lacks[reader.name].discard(output)
+                        free += [] if lacks[reader.name] else [reader]
+        stuck = next((node for node in nodes if lacks[node.name]), None)
+        if stuck is not None:
+            what = f"{self._path} is damaged: node {stuck.name!r} reads {min(lacks[stuck.name])!r}, which nothing makes before it"
+            raise SourceError(what, fix=HOW_TO_EXPORT)
         return ready
 
 

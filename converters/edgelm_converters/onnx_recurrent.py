@@ -19,8 +19,9 @@ from edgelm_converters.keras_head import Lift
 from edgelm_converters.lift import NotLiftable
 from edgelm_converters.onnx_activations import activation_at
 from edgelm_converters.onnx_cells import cell_of, check_direction, is_cell
+from edgelm_converters.onnx_loops import is_loop, loop_cell
 from edgelm_converters.onnx_node import Array, OnnxGraph, OnnxNode
-from edgelm_converters.onnx_walk import LAYOUT, arranged_from, is_integer
+from edgelm_converters.onnx_walk import LAYOUT, holds_ids
 from edgelm_converters.recurrent_parts import Parts, assemble
 
 _END = (1 << 31) - 1  # exporters write any large number for "to the end"
@@ -76,10 +77,9 @@ def lift_recurrent(graph: OnnxGraph) -> Lift:
         >>> lift_recurrent(folded(read_graph(Path("lstm.onnx")))).spec
         RecurrentSpec(vocab_size=31, embedding_size=16, cell='lstm', units=(16, 16), ...)
     """
-    cells = [node for node in graph.nodes if is_cell(node)]
-    if not cells:
-        raise NotLiftable("no recurrent node: no RNN, GRU or LSTM")
-    for node in cells:
+    if not has_recurrence(graph):
+        raise NotLiftable("no recurrent node: no RNN, GRU or LSTM, and no Loop")
+    for node in graph.nodes:
         check_direction(node)
     parts = Parts()
     for piece in _chain(graph, _scores(graph)):
@@ -87,6 +87,11 @@ def lift_recurrent(graph: OnnxGraph) -> Lift:
     found = assemble(parts)
     weights = {name: np.ascontiguousarray(weight, np.float32) for name, weight in found.weights.items()}
     return Lift(found.spec, weights, found.probabilities, found.last_only, found.one_hot, found.notes)
+
+
+def has_recurrence(graph: OnnxGraph) -> bool:
+    """Whether any node carries states along time."""
+    return any(is_cell(node) or is_loop(node) for node in graph.nodes)
 
 
 def _scores(graph: OnnxGraph) -> str:
@@ -111,7 +116,7 @@ def _is_state(graph: OnnxGraph, tensor: str) -> bool:
             waiting.append(node.inputs[0])
         elif node.op == "Concat":
             waiting += node.inputs
-        elif not is_cell(node):
+        elif not is_cell(node) and not is_loop(node):
             return False
     return True
 
@@ -136,6 +141,10 @@ def _step(graph: OnnxGraph, tensor: str) -> tuple[list[_Piece], str]:
     if is_cell(node):
         cell: list[_Piece] = [_Cell(cell_of(graph, node), node.name)]
         return [_Last(), *cell] if tensor != node.outputs[0] else cell, node.inputs[0]
+    if is_loop(node):
+        loop = loop_cell(graph, node)
+        body: list[_Piece] = [_Cell(loop.cell, node.name)]
+        return body if tensor in loop.outputs else [_Last(), *body], loop.sequence
     if node.op in _SOFTMAX:
         return [_Activation(_SOFTMAX[node.op])], node.inputs[0]
     activation = activation_at(graph, tensor)
@@ -161,13 +170,14 @@ Found = tuple[list[_Piece], str]
 
 def _lookup(graph: OnnxGraph, node: OnnxNode) -> Found | None:
     """A table of embeddings, or a one-hot encoding."""
-    if node.op == "OneHot" and is_integer(graph, arranged_from(graph, node.inputs[0])):
+    if node.op == "OneHot":
         depth, values = graph.constant(node.inputs[1]), graph.constant(node.inputs[2])
         if depth is None or values is None or depth.size != 1 or values.tolist() != [0, 1]:
             return None
-        return [_Table(None, int(depth.reshape(-1)[0]))], ""
+        classes = int(depth.reshape(-1)[0])
+        return ([_Table(None, classes)], "") if classes > 1 and holds_ids(graph, node.inputs[0], classes) else None
     table = graph.constant(node.inputs[0]) if node.op == "Gather" else None
-    if table is None or table.ndim != 2 or node.attributes.get("axis", 0) or not is_integer(graph, arranged_from(graph, node.inputs[1])):
+    if table is None or table.ndim != 2 or node.attributes.get("axis", 0) or not holds_ids(graph, node.inputs[1], len(table)):
         return None
     return [_Table(_float32(table))], ""
 

@@ -118,12 +118,8 @@ def _frame(graph: OnnxGraph) -> Frame:
 
 def _written_lengths(graph: OnnxGraph) -> list[int]:
     """Numbers in the graph's shapes that may be the length it was exported with, the most frequent first."""
-    sizes = [
-        int(size)
-        for value in graph.constants.values()
-        if value.dtype == np.int64 and value.ndim < 2 and value.size < 8
-        for size in value.flat
-    ]
+    shapes = [value for value in graph.constants.values() if value.dtype == np.int64 and value.ndim < 2 and value.size < 8]
+    sizes = [int(size) for shape in shapes for size in shape.flat]
     counts = Counter(size for size in sizes if 2 <= size <= _LONGEST_WRITTEN)
     return [size for size, _ in counts.most_common(_TRIALS)]
 
@@ -195,7 +191,7 @@ def _norms(stack: Stack) -> tuple[dict[str, Norm], bool]:
 
 
 def _final(norms: Sequence[Norm]) -> dict[str, Norm]:
-    return {"final_norm": norm for norm in norms}
+    return {"final_norm": norms[0]} if norms else {}
 
 
 def _check_alike(attentions: Sequence[Attention], feeds: Sequence[FeedForward], norms: Sequence[Norm], embedding: Embedding) -> None:

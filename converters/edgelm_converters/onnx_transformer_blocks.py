@@ -126,11 +126,8 @@ def _sublayer(frame: Frame, total: ResidualSum) -> Sublayer:
 def _same(norm: Norm | None, other: Norm | None) -> bool:
     if norm is None or other is None:
         return norm is other
-    return (
-        (norm.kind, norm.eps) == (other.kind, other.eps)
-        and np.array_equal(norm.weight, other.weight)
-        and np.array_equal(norm.bias, other.bias)
-    )
+    alike = (norm.kind, norm.eps) == (other.kind, other.eps)
+    return alike and np.array_equal(norm.weight, other.weight) and np.array_equal(norm.bias, other.bias)
 
 
 def _body(frame: Frame, output: Linear) -> tuple[Body, tuple[str, ...]]:
@@ -148,7 +145,7 @@ def _body(frame: Frame, output: Linear) -> tuple[Body, tuple[str, ...]]:
 
 
 def _feed_forward(maps: list[Linear], mixing: Mixing, output: Linear) -> FeedForward:
-    slope, down = np.float32(mixing.slope), output.layer
+    slope, down = np.asarray(mixing.slope, np.float32), output.layer
     up = _part(maps, mixing.up)
     gate = None if mixing.gate is None else _part(maps, mixing.gate)
     if mixing.slope != 1:  # activation(slope x) / slope

@@ -91,10 +91,9 @@ def _as_table(constant: Array, width: int) -> FloatArray | None:
 
 def _start(table: FloatArray, rows: NDArray[np.float64]) -> int | None:
     """Where a table has these rows."""
-    first = np.flatnonzero(np.all(np.isclose(table, rows[0], atol=1e-5), axis=1))
-    return next(
-        (int(at) for at in first if len(table) >= at + len(rows) and np.allclose(table[at : at + len(rows)], rows, atol=1e-5)), None
-    )
+    starts = np.flatnonzero(np.all(np.isclose(table, rows[0], atol=1e-5), axis=1))
+    whole = (int(at) for at in starts if len(table) >= at + len(rows))
+    return next((at for at in whole if np.allclose(table[at : at + len(rows)], rows, atol=1e-5)), None)
 
 
 def longest_context(frame: Frame, attentions: list[Attention], embedding: Embedding) -> int:

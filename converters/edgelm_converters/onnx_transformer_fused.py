@@ -170,11 +170,8 @@ def _write_attention(
 ) -> None:
     """ONNX's Attention of (batch, time, heads * head_dim) tensors; `causal` names the attribute that says so, None where it always is."""
     _refuse(node)
-    attributes = {
-        "q_num_heads": heads[0],
-        "kv_num_heads": heads[1],
-        "is_causal": 1 if causal is None else int(node.attributes.get(causal, 0)),
-    }
+    is_causal = 1 if causal is None else int(node.attributes.get(causal, 0))
+    attributes: dict[str, Any] = {"q_num_heads": heads[0], "kv_num_heads": heads[1], "is_causal": is_causal}
     if node.attributes.get("scale"):
         attributes["scale"] = float(node.attributes["scale"])
     writer.add(node, "Attention", (*parts, bias), (node.outputs[0],), **attributes)

@@ -125,11 +125,8 @@ class Frame:
             return live == [node.inputs[0]]
         if not scaled or node.op not in ("Mul", "Div"):
             return False
-        return (
-            node.inputs[0] in self.trace.live
-            and len(live) == 1
-            and all(self.trace.value(n).size == 1 for n in node.inputs if n not in live)
-        )
+        others = [name for name in node.inputs if name not in live]
+        return live == [node.inputs[0]] and all(self.trace.value(name).size == 1 for name in others)
 
     def _weight(self, tensor: str) -> FloatArray | None:
         """The matrix (in, out) that a tensor is, where it depends on no token."""

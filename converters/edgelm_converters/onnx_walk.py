@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
-from edgelm_converters.onnx_node import OnnxGraph
+from edgelm_converters.onnx_node import OnnxGraph, OnnxInput
+from edgelm_converters.onnx_ops import trace
 
 LAYOUT = frozenset({"Cast", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
 """Operations that give the values of their first operand, in the same or another arrangement."""
 
-_ON_IDS = LAYOUT | {"Add", "Clip", "Max", "Min", "Where", "Slice", "Expand"}
+_PROBE = 8  # for every free size
+_ON_IDS = LAYOUT | {"Add", "And", "Clip", "Expand", "GreaterOrEqual", "Less", "Max", "Min", "Mul", "Not", "Slice", "Sub", "Where"}
 
 
 def looked_up(graph: OnnxGraph, tensor: str) -> tuple[int, ...]:
@@ -42,7 +46,22 @@ def arranged_from(graph: OnnxGraph, tensor: str) -> str:
         tensor = node.inputs[0]
 
 
-def is_integer(graph: OnnxGraph, tensor: str) -> bool:
-    """A model input of whole numbers."""
-    given = graph.input(tensor)
+def holds_ids(graph: OnnxGraph, tensor: str, rows: int) -> bool:
+    """Whether a tensor is an input of whole numbers, or equals one for ids from 0 to `rows`.
+
+    Frameworks that count negative ids from the end of the table compute with them first.
+    """
+    if _integer(graph.input(arranged_from(graph, tensor))):
+        return True
+    read = {name for node in graph.ancestors(tensor) for name in node.inputs}
+    given = [each for each in graph.inputs if each.name in read]
+    if len(given) != 1 or not _integer(given[0]):
+        return False
+    shape = [_PROBE if size is None else size for size in given[0].shape]
+    ids = np.arange(math.prod(shape)).reshape(shape) % rows
+    found = trace(graph, {given[0].name: ids.astype(given[0].dtype)}, tensor).get(tensor)
+    return found is not None and np.array_equal(found.reshape(-1), ids.reshape(-1))
+
+
+def _integer(given: OnnxInput | None) -> bool:
     return given is not None and np.dtype(given.dtype).kind in "iu"

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from edgelm.errors import ConversionError
 from edgelm_converters.torch_forward import Forward, inference
+from edgelm_converters.torch_layers import exportable
 
 OPSET = 17
 """Of the legacy exporter: the first with LayerNormalization as an op."""
@@ -46,7 +47,7 @@ def export(forward: Forward, ids: NDArray[np.int64], path: Path, *, dynamic: boo
     tokens = torch.tensor(sample.T.copy() if forward.time_first else sample)
     tokens = tokens.to(next((p.device for p in forward.module.parameters()), "cpu"))
     failures = []
-    with inference(forward.module), _rms_norm_known():
+    with inference(forward.module), exportable(forward.module, OPSET):
         wrapped = _scores_only(forward, rows)
         for dynamo in (False, True):
             try:
@@ -103,33 +104,6 @@ def _quiet() -> Iterator[None]:
         os.dup2(kept, 1)
         os.close(kept)
         logging.disable(disabled)
-
-
-@contextlib.contextmanager
-def _rms_norm_known() -> Iterator[None]:
-    """Teaches the legacy exporter nn.RMSNorm, which it refuses at every opset."""
-    import torch
-
-    name = "aten::rms_norm"
-    torch.onnx.register_custom_op_symbolic(name, _rms_norm, OPSET)
-    try:
-        yield
-    finally:
-        torch.onnx.unregister_custom_op_symbolic(name, OPSET)
-
-
-def _rms_norm(graph: Any, x: Any, shape: Any, weight: Any, eps: Any) -> Any:
-    """x / sqrt(mean(x^2) + eps) * weight over the last axes, in ops of opset 17."""
-    import torch
-    from torch.onnx import symbolic_helper
-
-    axes = [-1 - axis for axis in range(len(symbolic_helper._maybe_get_const(shape, "is")))]
-    given = symbolic_helper._maybe_get_const(eps, "f")
-    epsilon = torch.finfo(torch.float32).eps if symbolic_helper._is_none(eps) else given
-    mean = graph.op("ReduceMean", graph.op("Mul", x, x), axes_i=axes, keepdims_i=1)
-    root = graph.op("Sqrt", graph.op("Add", mean, graph.op("Constant", value_t=torch.tensor(epsilon))))
-    normed = graph.op("Div", x, root)
-    return normed if symbolic_helper._is_none(weight) else graph.op("Mul", normed, weight)
 
 
 def _translated(module: Any, failures: list[Exception]) -> ConversionError:

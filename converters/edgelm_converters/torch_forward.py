@@ -56,10 +56,8 @@ class Forward:
         Returns:
             The tensor of scores as the module shapes it, and what else it returned.
         """
-        if self.names:
-            output = self.module(**dict(zip(self.names, (ids, *states), strict=False)))
-        else:
-            output = self.module(ids, *states)
+        values = (ids, *states)
+        output = self.module(**dict(zip(self.names, values, strict=False))) if self.names else self.module(*values)
         return _scores_and_rest(output, self.vocabularies)
 
     def scores(self, ids: NDArray[np.integer[Any]], states: Sequence[Any] | None = None) -> tuple[NDArray[np.float32], States]:

@@ -126,6 +126,8 @@ def _with_config(path: Path, tensors: Tensors, name: str) -> Imported:
 
 def _known(path: Path, kind: _Checkpoint, arguments: _Arguments, tensors: Tensors, name: str) -> Imported:
     spec = kind.spec(arguments, tensors)
+    if spec.layers > len(tensors):  # damaged arguments must not make a table of a billion names
+        raise SourceError(f"{path} has {len(tensors)} tensors, too few for the {spec.layers} layers of its model_args", allowed=_ALLOWED)
     weights: dict[str, FloatArray] = {}
     used: set[str] = set()
     for ours, shape in weight_shapes(spec).items():
@@ -138,7 +140,7 @@ def _known(path: Path, kind: _Checkpoint, arguments: _Arguments, tensors: Tensor
     for other in tensors.keys() - used:
         if not any(fnmatch.fnmatchcase(other, pattern) for pattern in kind.ignored):
             raise SourceError(f"{path}: tensor {other} has no place in the model that its model_args describe", allowed=_ALLOWED)
-    why = f"a checkpoint whose model_args have {kind.key}: its tensors are taken by a table; there is no framework to prove this file against"
+    why = f"a checkpoint whose model_args have {kind.key}, taken by a table of names; there is no framework to prove this file against"
     model = LanguageModel(spec, weights, name=name, origin=Origin(_FORMAT, f"numpy {np.__version__} reference", "lifted", why))
     return Imported(model, lambda ids: np.asarray(reference.logits(model, ids), np.float32))
 

@@ -25,7 +25,7 @@ from edgelm.cli.show import show_report
 @click.option("--data", type=click.Path(path_type=Path), metavar="CORPUS", help="Text to train and measure on: a file or a folder.")
 @click.option("--tokens", default=20_000, show_default=True, help="Tokens of the test split to measure quality on; 0 for all.")
 @click.option("--tokenizer", type=click.Path(path_type=Path), metavar="PATH", help="Tokenizer file or folder. [default: beside the model]")
-@click.option("--trust", is_flag=True, help="Execute code from the model file (Lambda layers, custom classes).")
+@click.option("--trust", is_flag=True, help="Execute code from the model file (Lambda layers, custom classes, pickles).")
 @click.option("--threads", default=1, show_default=True, help="Threads of the runtime on this host.")
 @click.option("--cache", type=click.Path(path_type=Path), metavar="FOLDER", help="Finished steps. [default: build/step-cache]")
 @click.option("--fresh", is_flag=True, help="Do every step anew instead of taking it, or its checkpoint, from the cache.")
@@ -46,7 +46,8 @@ def command(
 ) -> int:
     """Turn a trained MODEL into a proven .tflite, or, for servers, ONNX or a SavedModel.
 
-    MODEL is a bundled model (keyboard-lstm, chat-transformer), a .keras or .h5 file, a SavedModel folder or an edgelm model folder.
+    MODEL is a bundled model (keyboard-lstm, chat-transformer), a .keras or .h5 file, a SavedModel folder, an .onnx file, a Hugging Face
+    folder, a PyTorch .pt file, a llama2.c .bin file or an edgelm model folder.
     """
     from edgelm import compression, pipeline
 

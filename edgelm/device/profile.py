@@ -272,7 +272,11 @@ def _find(name_or_path: str | Path) -> Path:
     shipped = {file.stem: file for file in sorted(_folder().glob("*.toml"))}
     if path.name not in shipped:
         what = f"device profile {path.name!r} is not known{_nearest(path.name, shipped)}"
-        raise ProfileError(what, allowed=", ".join(shipped), fix="edgelm profiles, or --target path/to/profile.toml")
+        raise ProfileError(
+            what,
+            allowed=", ".join(shipped),
+            fix="edgelm profiles, or --target path/to/profile.toml; for servers --target onnx or saved-model",
+        )
     return shipped[path.name]
 
 

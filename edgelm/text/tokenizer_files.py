@@ -29,7 +29,10 @@ def read_tokenizer(path: Path) -> Tokenizer:
         TokenizerError: Missing, corrupt or of an unknown kind.
     """
     if path.is_dir():
-        return read_tokenizer(_in_folder(path))
+        found = tokenizer_in(path)
+        if found is None:
+            raise TokenizerError(f"no tokenizer in {path}", allowed=ALLOWED)
+        return read_tokenizer(found)
     if not path.is_file():
         raise TokenizerError(f"no tokenizer at {path}", allowed=ALLOWED)
     return with_added_tokens(_read_file(path), read_added_tokens(path.parent), str(path))
@@ -62,7 +65,12 @@ def _read_json(path: Path) -> Tokenizer:
     return parse_tokenizer_json(text, str(path))
 
 
-def _in_folder(folder: Path) -> Path:
+def tokenizer_in(folder: Path) -> Path | None:
+    """The tokenizer file of a folder; None where there is none.
+
+    Raises:
+        TokenizerError: There are several, and none has a name that says which.
+    """
     for name in FOLDER_NAMES:
         if (folder / name).is_file():
             return folder / name
@@ -72,5 +80,5 @@ def _in_folder(folder: Path) -> Path:
             return files[0]
         if files:
             names = ", ".join(file.name for file in files)
-            raise TokenizerError(f"{folder} holds several tokenizers: {names}", fix=f"name one: {files[0]}")
-    raise TokenizerError(f"no tokenizer in {folder}", allowed=ALLOWED)
+            raise TokenizerError(f"{folder} holds several tokenizers: {names}", fix=f"name one: --tokenizer {files[0]}")
+    return None

@@ -9,8 +9,8 @@ import numpy as np
 from handmade_onnx import Writer
 from onnx import TensorProto
 
-VOCAB, WIDTH, FFN, POSITIONS, LAYERS = 29, 16, 24, 48, 2
-HEADS, KV_HEADS, HEAD_DIM = 4, 2, 4
+VOCAB, WIDTH, FFN, POSITIONS, LAYERS = 29, 64, 24, 48, 2
+HEADS, KV_HEADS, HEAD_DIM = 4, 2, 16  # onnxruntime turns heads of a multiple of 16 columns
 EPS = 1e-5
 
 
@@ -170,7 +170,7 @@ def _by_hand(self: Decoder, x: str, layer: int) -> str:
 
 def _einsum(self: Decoder, x: str, layer: int) -> str:
     q, k, v = (self.add("Reshape", self.linear(x, WIDTH), self.const([0, 0, HEADS, HEAD_DIM], np.int64)) for _ in "qkv")
-    scores = self.add("Einsum", self.add("Mul", q, self.const(0.5, np.float32)), k, equation="bqhd,bkhd->bhqk")
+    scores = self.add("Einsum", self.add("Mul", q, self.const(HEAD_DIM**-0.5, np.float32)), k, equation="bqhd,bkhd->bhqk")
     weights = self.add("Softmax", self.add("Add", scores, _mask(self)), axis=-1)
     y = self.add("Einsum", weights, v, equation="bhqk,bkhd->bqhd")
     return self.linear(self.add("Reshape", y, self.const([0, 0, WIDTH], np.int64)), WIDTH)
@@ -198,9 +198,9 @@ def _group_query(self: Decoder, x: str, layer: int, *, packed: bool = False, ins
             self.add("RotaryEmbedding", part, start, *tables, domain="com.microsoft", num_heads=heads)
             for part, heads in ((q, HEADS), (k, KV_HEADS))
         )
-    lengths = self.add(
-        "Cast", self.add("Sub", self.add("Unsqueeze", self.time, self.const([0], np.int64)), self.const([1], np.int64)), to=6
-    )
+    length = self.add("Sub", self.add("Unsqueeze", self.time, self.const([0], np.int64)), self.const([1], np.int64))
+    batch = self.add("Gather", self.size, self.const([0], np.int64))
+    lengths = self.add("Cast", self.add("Expand", length, batch), to=TensorProto.INT32)  # (batch,), each less one
     total = self.add("Cast", self.time, to=TensorProto.INT32)
     y, *new = self.add(
         "GroupQueryAttention",

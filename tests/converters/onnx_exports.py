@@ -13,13 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
-from torch_zoo import STEPS, VOCAB, Zoo
-
-LEGACY_OPSETS = (13, 14, 15, 16, 17, 18, 19, 20)
-"""Opsets the legacy exporter of torch writes."""
-
-DYNAMO_OPSETS = (18, 19, 20, 21, 22, 23)
-"""Opsets the dynamo exporter writes."""
+from torch_zoo import POSITIONS, STEPS, VOCAB, Zoo
 
 
 @contextlib.contextmanager
@@ -135,4 +129,63 @@ def fixed_time(zoo: Zoo) -> int:
     return 1 if zoo.initial else STEPS
 
 
-EXPORTERS: dict[str, Callable[..., Path]] = {"legacy": legacy, "dynamo": dynamo}
+# Keras models, through tf2onnx
+
+
+def _keras_recurrent(layer: str, *units: int, **options: Any) -> Callable[[Any], Any]:
+    def build(keras: Any) -> Any:
+        nn = keras.layers
+        layers = [getattr(nn, layer)(size, return_sequences=True, **options) for size in units]
+        return keras.Sequential([keras.Input((None,), dtype="int32"), nn.Embedding(VOCAB, 12), *layers, nn.Dense(VOCAB)])
+
+    return build
+
+
+def _keras_softmax(keras: Any) -> Any:
+    nn = keras.layers
+    ids = keras.Input((None,), dtype="int32")
+    x = nn.LSTM(16, return_sequences=True)(nn.Embedding(VOCAB, 12)(ids))
+    return keras.Model(ids, nn.Dense(VOCAB, activation="softmax")(nn.Dense(10, activation="relu")(x)))
+
+
+def _keras_decoder(keras: Any) -> Any:
+    import tensorflow as tf
+
+    nn, width = keras.layers, 16
+    ids = keras.Input((None,), dtype="int32")
+    x = nn.Embedding(VOCAB, width)(ids) + nn.Embedding(POSITIONS, width)(tf.range(tf.shape(ids)[1]))
+    for _ in range(2):
+        normed = nn.LayerNormalization(epsilon=1e-5)(x)
+        x = x + nn.MultiHeadAttention(2, 8)(normed, normed, use_causal_mask=True)
+        normed = nn.LayerNormalization(epsilon=1e-5)(x)
+        x = x + nn.Dense(width)(nn.Dense(24, activation="gelu")(normed))
+    return keras.Model(ids, nn.Dense(VOCAB)(nn.LayerNormalization(epsilon=1e-5)(x)))
+
+
+KERAS: dict[str, Callable[[Any], Any]] = {
+    "keras-lstm": _keras_recurrent("LSTM", 16),
+    "keras-lstm-2": _keras_recurrent("LSTM", 16, 10),
+    "keras-lstm-softmax": _keras_softmax,
+    "keras-gru": _keras_recurrent("GRU", 16),
+    "keras-decoder": _keras_decoder,
+}
+"""Name -> how to build it with tf_keras."""
+
+
+def tf2onnx(model: Any, path: Path, *, opset: int) -> Path:
+    """`tf2onnx.convert.from_keras` of a tf_keras model."""
+    import tensorflow as tf
+    from tf2onnx import convert
+
+    with quiet():
+        convert.from_keras(model, [tf.TensorSpec((None, None), tf.int32, name="ids")], opset=opset, output_path=str(path))
+    return path
+
+
+def newer(path: Path, opset: int) -> Path:
+    """The same model in another opset, by onnx's own converter."""
+    import onnx
+    from onnx import version_converter
+
+    onnx.save(version_converter.convert_version(onnx.load(path), opset), path)
+    return path

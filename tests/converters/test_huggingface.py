@@ -143,6 +143,13 @@ def test_a_folder_and_its_weights_file_are_the_same_source(llama: Path) -> None:
     assert (by_folder.name, by_folder.source_sha256) == (by_file.name, by_file.source_sha256)
 
 
+def test_a_folder_keeps_the_dot_in_its_name(folder: Path) -> None:
+    folder.joinpath("tiny-1.7B").mkdir()
+    for file in ("config.json", "model.safetensors"):
+        (folder / file).rename(folder / "tiny-1.7B" / file)
+    assert source.load(folder / "tiny-1.7B").model.name == "tiny-1.7B"
+
+
 def test_other_formats_beside_the_weights_are_not_hashed(folder: Path) -> None:
     before = source.content_sha256(folder)
     (folder / "pytorch_model.bin").write_bytes(b"gigabytes")

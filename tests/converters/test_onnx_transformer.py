@@ -45,9 +45,9 @@ LIFTED: dict[str, tuple[Form, dict[str, Any]]] = {
     "MultiHeadAttention": (Form(attention="multi_head", skip=True, feed="bias_gelu"), {"activation": "gelu", "qkv_bias": True}),
     "QuickGelu": (Form(feed="quick_gelu"), {"activation": "silu", "gated": False}),
     "packed gate": (Form(feed="gated_packed"), {"activation": "silu", "gated": True}),
-    "RMSNormalization": (
+    "opset 23": (
         Form(norm="RMSNormalization", attention="opset_23", positions=False, opset=23),
-        {"norm": "rms", "rope_theta": 1e4},
+        {"norm": "rms", "rope_theta": 1e4, "attention_scale": 0.3},
     ),
     "opset 23, flat heads": (Form(attention="opset_23_flat", positions=False, opset=23), {"kv_heads": 4, "attention_scale": 0.3}),
     "GroupQueryAttention": (Form(attention="group_query", **RMS), {"kv_heads": 2, "position": "rotary", "max_positions": 48}),

@@ -135,7 +135,7 @@ class WordLanguageModel(nn.Module):
 
 
 class StatelessLM(nn.Module):
-    """Begins with zero states and forgets them; optionally dense layers before the head, a tied head behind a projection, the last position."""
+    """Begins with zero states and forgets them; with dense layers before the head, a tied head, or the last position only."""
 
     def __init__(
         self, rnn: nn.RNNBase, dense: tuple[nn.Module, ...] = (), *, tied: bool = False, last: bool = False, head_bias: bool = True
@@ -282,13 +282,14 @@ class EncoderLM(nn.Module):
     def forward(self, ids: Tensor) -> Tensor:
         time = ids.size(1)
         x = self.tokens(ids) * math.sqrt(WIDTH) if self.scaled else self.tokens(ids)
-        x = self.positions(x) if isinstance(self.positions, SinusoidalPositions) else x + self.positions(torch.arange(time, device=ids.device))
+        sinusoidal = isinstance(self.positions, SinusoidalPositions)
+        x = self.positions(x) if sinusoidal else x + self.positions(torch.arange(time, device=ids.device))
         x = self.encoder(x, mask=self.causal_mask(time, ids.device), is_causal=self.mask_kind == "is_causal")
         return self.head(x[:, -1] if self.last else x)
 
 
 class TutorialTransformer(nn.Transformer):
-    """As PyTorch's word_language_model example writes it: nn.Transformer of which only the encoder runs, (time, batch), log-probabilities."""
+    """As PyTorch's word_language_model example writes it: the encoder of an nn.Transformer, (time, batch), log-probabilities."""
 
     def __init__(self) -> None:
         super().__init__(d_model=WIDTH, nhead=HEADS, dim_feedforward=24, num_encoder_layers=2, num_decoder_layers=1)

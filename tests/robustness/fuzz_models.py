@@ -73,9 +73,9 @@ def transformer_onnx(shape: tuple[Any, ...] = ("batch", "time")) -> Any:
         ("Transpose", "qs", "qh"), ("Transpose", "ks", "kh"), ("Transpose", "vs", "vh"), ("MatMul", "qh kh", "weights"),
         ("Div", "weights root", "scaled"), ("Unsqueeze", "range ends", "below"), ("LessOrEqual", "range below", "seen"),
         ("Where", "seen scaled far", "masked"), ("Softmax", "masked", "shares"), ("MatMul", "shares vh", "heads"),
-        ("Transpose", "heads", "back"), ("Reshape", "back join", "joined"), ("MatMul", "joined out", "attended"), ("Add", "x attended", "y"),
-        ("LayerNormalization", "y g2 b2", "n2"), ("MatMul", "n2 up", "inner"), ("Relu", "inner", "active"), ("MatMul", "active down", "added"),
-        ("Add", "y added", "z"), ("MatMul", "z head", "scores"), ("Add", "scores bias", "logits"),
+        ("Transpose", "heads", "back"), ("Reshape", "back join", "joined"), ("MatMul", "joined out", "attended"),
+        ("Add", "x attended", "y"), ("LayerNormalization", "y g2 b2", "n2"), ("MatMul", "n2 up", "inner"), ("Relu", "inner", "active"),
+        ("MatMul", "active down", "added"), ("Add", "y added", "z"), ("MatMul", "z head", "scores"), ("Add", "scores bias", "logits"),
     ]  # fmt: skip
     attributes = {
         "q k v": {"axis": -1, "num_outputs": 3}, "qh": {"perm": [0, 2, 1, 3]}, "kh": {"perm": [0, 2, 3, 1]}, "vh": {"perm": [0, 2, 1, 3]},

@@ -83,6 +83,11 @@ def outcome(read: Callable[[Path], Any], path: Path) -> str:
         return f"escaped: {type(error).__name__}: {str(error)[:200]!r} at {where}"
 
 
+def say(line: str) -> None:
+    sys.stdout.write(line.replace("\n", " ") + "\n")
+    sys.stdout.flush()
+
+
 def main(task: str) -> None:
     wanted = json.loads(task)
     damage, read = KINDS[wanted["kind"]]
@@ -92,11 +97,11 @@ def main(task: str) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (size + MEMORY, size + MEMORY))
     for number in range(wanted["first"], wanted["last"]):
         path = damage(source, target, np.random.default_rng([wanted["seed"], number]))
-        print(f"begin {number}", flush=True)
+        say(f"begin {number}")
         signal.alarm(SECONDS)
-        print(f"end {number} {outcome(read, path)}", flush=True)
+        say(f"end {number} {outcome(read, path)}")
         signal.alarm(0)
-    print(f"peak {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10}", flush=True)
+    say(f"peak {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10}")
 
 
 if __name__ == "__main__":
