@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import importlib
 import json
@@ -172,7 +173,7 @@ def content_sha256(path: Path) -> str:
 
 def _files(path: Path) -> list[Path]:
     if not path.is_dir():
-        return [path]
+        return [path, *sorted(path.parent.glob(f"{glob.escape(path.name)}*data"))]  # the weights of an ONNX file can lie beside it
     if FOLDERS["config.json"] == _folder_module(path):  # beside them lie gigabytes of other formats, and .git
         return sorted(p for p in path.iterdir() if p.suffix in HUGGINGFACE_SUFFIXES and p.is_file())
     return sorted(p for p in path.rglob("*") if p.is_file())

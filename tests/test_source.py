@@ -80,3 +80,20 @@ def test_scales_that_do_not_fit_are_refused(scales: dict[str, np.ndarray], tmp_p
 def test_ranges_are_plain_json(tmp_path: Path) -> None:
     source.write_folder(compressed(tmp_path), tmp_path / "small")
     assert json.loads((tmp_path / "small" / "storage.json").read_text())["ranges"] == {"head:in": [-1.5, 2.0]}
+
+
+def test_the_hash_covers_weights_beside_an_onnx_file(tmp_path: Path) -> None:
+    model, weights = tmp_path / "model.onnx", tmp_path / "model.onnx.data"
+    model.write_bytes(b"graph")
+    weights.write_bytes(b"one")
+    before = source.content_sha256(model)
+    weights.write_bytes(b"two")
+    assert source.content_sha256(model) != before
+
+
+def test_a_tokenizer_of_any_kind_beside_a_model_is_taken(tmp_path: Path) -> None:
+    write_model(tmp_path / "tiny")
+    (tmp_path / "tiny" / "tokenizer.json").unlink()
+    assert read(tmp_path / "tiny").tokenizer is None
+    (tmp_path / "tiny" / "vocab.txt").write_text("[UNK]\nsee\nyou\n", encoding="utf-8")
+    assert '"see":1' in (read(tmp_path / "tiny").tokenizer or "")

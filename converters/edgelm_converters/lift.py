@@ -12,7 +12,7 @@ from edgelm.model import LanguageModel, LiftProof, Origin, SourceLogits
 from edgelm.spec import RecurrentSpec
 
 TOLERANCE = 1e-3  # of the logits' spread: float32 sums in another order stay below 1e-5, a wrong gate order or epsilon is above 1e-2
-_SEQUENCES, _TIME = 4, 24
+_SEQUENCES, _TIME, _LONGEST = 4, 24, 1024
 
 
 class NotLiftable(Exception):  # noqa: N818 - a verdict of the lifter, not an error shown to anyone
@@ -88,8 +88,9 @@ def prove(model: LanguageModel, source: Source, lowest: int = 0) -> tuple[LiftPr
     """
     from edgelm.models import reference
 
-    limit = model.spec.max_positions if not isinstance(model.spec, RecurrentSpec) else _TIME
-    time = min(_TIME, limit, source.time or _TIME)
+    limit = model.spec.max_positions if not isinstance(model.spec, RecurrentSpec) else _LONGEST
+    window = source.time if source.last_only else None  # only a full one shows a score that is not of padding
+    time = min(limit, window or min(_TIME, source.time or _TIME))
     low = min(lowest, model.spec.vocab_size - 1)
     ids = np.random.default_rng(20).integers(low, model.spec.vocab_size, (_SEQUENCES, time), dtype=np.int32)
     theirs, ours = source.logits(ids), np.asarray(reference.logits(model, ids), np.float32)  # (batch, time, vocab)

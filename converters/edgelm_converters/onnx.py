@@ -20,6 +20,7 @@ from edgelm_converters.onnx_session import open_session
 from edgelm_converters.onnx_source import OnnxSource, as_source
 
 FORMAT = "onnx"
+_DAMAGE = (ArithmeticError, AttributeError, IndexError, KeyError, TypeError, ValueError)  # of nodes of another form than ONNX says
 
 
 def read(path: Path, *, trust: bool = False, name: str | None = None) -> Imported:
@@ -84,11 +85,12 @@ def _claim(graph: OnnxGraph, title: str) -> _Claim | str:
     from edgelm_converters.onnx_recurrent import has_recurrence, lift_recurrent
     from edgelm_converters.onnx_transformer import lift_transformer
 
-    lift = lift_recurrent if has_recurrence(graph) else lift_transformer
     try:
-        found = lift(graph)
+        found = lift_recurrent(graph) if has_recurrence(graph) else lift_transformer(graph)
     except NotLiftable as verdict:
         return verdict.reason
+    except _DAMAGE as error:
+        return f"a node has other attributes or weights than its operation takes ({type(error).__name__}: {error})"
     try:
         return _Claim(LanguageModel(found.spec, found.weights, name=title), found.notes)
     except UnsupportedModelError as error:

@@ -14,7 +14,7 @@ from edgelm_converters.onnx_node import OnnxGraph, OnnxNode
 from edgelm_converters.onnx_ops import evaluate
 
 _UNARY = {"BiasGelu", "Clip", "Erf", "Exp", "FastGelu", "Gelu", "HardSigmoid", "LeakyRelu", "Neg", "QuickGelu", "Relu", "Sigmoid"}
-_ELEMENTWISE = _UNARY | {"Add", "Div", "Max", "Min", "Mul", "Pow", "Reciprocal", "Softplus", "Sqrt", "Sub", "Swish", "Tanh"}
+ELEMENTWISE = _UNARY | {"Add", "Div", "Max", "Min", "Mul", "Pow", "Reciprocal", "Softplus", "Sqrt", "Sub", "Swish", "Tanh"}
 _GRID = np.linspace(-8, 8, 257, dtype=np.float32)
 
 
@@ -40,7 +40,7 @@ def activation_at(graph: OnnxGraph, tensor: str) -> tuple[Activation, str] | Non
 
 def _elementwise(graph: OnnxGraph, node: OnnxNode) -> bool:
     constants = [graph.constants[name] for name in node.inputs if name in graph.constants]
-    return node.op in _ELEMENTWISE and all(array.size == 1 for array in constants)
+    return node.op in ELEMENTWISE and all(array.size == 1 for array in constants)
 
 
 def _region(graph: OnnxGraph, tensor: str) -> list[OnnxNode]:

@@ -6,6 +6,9 @@ positions and lengths are told apart by type, rank and name.
 
 from __future__ import annotations
 
+import dataclasses
+import math
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +17,9 @@ from edgelm.errors import UnsupportedModelError
 from edgelm_converters.onnx_node import Array, OnnxGraph, OnnxInput
 from edgelm_converters.onnx_walk import looked_up
 
+_LONGEST, _MOST = 8192, 16  # traced sizes that are tried
 _WANTED = "token ids (batch, time), or one-hot rows (batch, time, vocabulary)"
+MOST_TOKENS = 1 << 13  # of one call: the scores of attention are its square, 256 MB a head
 
 
 @dataclass(frozen=True)
@@ -27,6 +32,8 @@ class Call:
         vocabularies: Rows of the tables that the ids are looked up in.
         states: Recurrent states and caches.
         others: Masks, positions, lengths, switches.
+        traced_sizes: Numbers that the time may be fixed at although the file calls it free: exporters by tracing write the sizes of
+            their example into reshapes and masks.
         time_first: Ids are (time, batch) instead of (batch, time).
     """
 
@@ -35,21 +42,36 @@ class Call:
     vocabularies: frozenset[int]
     states: tuple[OnnxInput, ...]
     others: tuple[OnnxInput, ...]
+    traced_sizes: tuple[int, ...] = ()
     time_first: bool = False
+
+    @property
+    def rank(self) -> int:
+        """Axes of the ids: 1 (time) or 2 (batch and time)."""
+        return len(self.ids.shape) - bool(self.one_hot)
 
     @property
     def rows(self) -> int | None:
         """Sequences that one call takes; None where free."""
-        return 1 if len(self.ids.shape) == 1 else self.ids.shape[1 if self.time_first else 0]
+        return 1 if self.rank == 1 else self.ids.shape[1 if self.time_first else 0]
+
+    @property
+    def _time_axis(self) -> int:
+        return 0 if self.time_first or self.rank == 1 else 1
 
     @property
     def time(self) -> int | None:
         """Tokens of a sequence that one call takes; None where free."""
-        return self.ids.shape[0 if self.time_first or len(self.ids.shape) == 1 else 1]
+        return self.ids.shape[self._time_axis]
+
+    def at(self, time: int) -> Call:
+        """The call with a fixed number of tokens."""
+        shape = tuple(time if axis == self._time_axis else size for axis, size in enumerate(self.ids.shape))
+        return dataclasses.replace(self, ids=dataclasses.replace(self.ids, shape=shape))
 
     def tokens(self, ids: Array) -> Array:
         """Ids (batch, time) as the model takes them."""
-        if len(self.ids.shape) == 1 + bool(self.one_hot):
+        if self.rank == 1:
             ids = ids[0]
         elif self.time_first:
             ids = ids.T
@@ -79,9 +101,10 @@ def find_call(graph: OnnxGraph) -> Call:
     if candidates:
         ids = max(candidates, key=lambda given: max(read[given.name]))
         return _call(graph, ids, 0, frozenset(read[ids.name]))
-    hot = [given for given in graph.inputs if np.dtype(given.dtype).kind == "f" and (given.shape[-1:] or (None,))[0]]
-    hot = [given for given in hot if len(given.shape) in (2, 3) and not _named(given, "mask", "state", "hidden", "cell", "past")]
-    width = hot[0].shape[-1] if hot else None
+    hot = [given for given in graph.inputs if np.dtype(given.dtype).kind == "f" and len(given.shape) in (2, 3)]
+    hot = [given for given in hot if not _named(given, "mask", "state", "hidden", "cell", "past")]
+    whole = any(np.dtype(given.dtype).kind in "iu" and not _named(given, "position", "mask", "len") for given in graph.inputs)
+    width = hot[0].shape[-1] if hot and not whole else None
     if width and width > 1:
         return _call(graph, hot[0], width, frozenset({width}))
     described = ", ".join(f"{given.name} {given.dtype} {shape_text(given.shape)}" for given in graph.inputs) or "none"
@@ -98,7 +121,24 @@ def _call(graph: OnnxGraph, ids: OnnxInput, one_hot: int, vocabularies: frozense
     states = tuple(given for given in rest if np.dtype(given.dtype).kind == "f" and not _named(given, "mask", "bias"))
     if not 1 <= len(ids.shape) - bool(one_hot) <= 2:
         raise UnsupportedModelError(f"no language model: its input {ids.name!r} is {shape_text(ids.shape)}", allowed=_WANTED)
-    return Call(ids, one_hot, vocabularies, states, tuple(given for given in rest if given not in states))
+    if math.prod(size or 1 for size in (ids.shape[:-1] if one_hot else ids.shape)) > MOST_TOKENS:
+        raise UnsupportedModelError(
+            f"the model takes {shape_text(ids.shape)} tokens at a time", allowed=f"at most {MOST_TOKENS}", fix="export it for free sizes"
+        )
+    others = tuple(given for given in rest if given not in states)
+    return Call(ids, one_hot, vocabularies, states, others, _traced_sizes(graph))
+
+
+def _traced_sizes(graph: OnnxGraph) -> tuple[int, ...]:
+    """Sizes that constant shapes and masks of the graph name, the most frequent first."""
+    counts = Counter[int]()
+    for node in graph.nodes:
+        constants = [array for name in node.inputs if (array := graph.constant(name)) is not None]
+        if node.op in ("Concat", "Expand", "Reshape"):
+            counts.update(int(size) for array in constants if array.ndim < 2 and array.dtype.kind == "i" for size in array.reshape(-1)[:8])
+        elif node.op in ("Add", "Mul", "Where"):
+            counts.update(size for mask in constants if mask.ndim >= 2 for size in mask.shape)
+    return tuple(size for size, _ in counts.most_common() if 1 < size <= _LONGEST)[:_MOST]
 
 
 def _named(given: OnnxInput, *words: str) -> bool:

@@ -118,10 +118,19 @@ def _check_domains(path: Path, model: Any, opsets: Mapping[str, int]) -> None:
                 allowed="operations of ONNX itself and of com.microsoft",
                 fix="export the model without custom operations",
             )
-        if not domain and not defs.has(node.op_type, max_inclusive_version=opsets[""], domain=""):
+        if domain:
+            continue
+        if not defs.has(node.op_type, max_inclusive_version=opsets[""], domain=""):
             raise UnsupportedModelError(
                 f"{where} is {node.op_type!r}, which opset {opsets['']} does not have", allowed="operations of the model's opset"
             )
+        schema = defs.get_schema(node.op_type, opsets[""], "")
+        optional = defs.OpSchema.FormalParameterOption.Optional  # a Loop's first two inputs, for instance, may be left out by ""
+        given = [bool(name) or formal.option == optional for formal, name in zip(schema.inputs, node.input, strict=False)]
+        missing = len(node.input) < schema.min_input or not all(given[: schema.min_input])
+        if missing or len(node.input) > schema.max_input or not schema.min_output <= len(node.output) <= schema.max_output:
+            what = f"{where} is damaged: a {node.op_type} with {len(node.input)} inputs and {len(node.output)} outputs"
+            raise SourceError(what, allowed=f"{schema.min_input} to {schema.max_input} inputs", fix=HOW_TO_EXPORT)
 
 
 def _all_nodes(bodies: Iterable[Any]) -> Iterable[Any]:

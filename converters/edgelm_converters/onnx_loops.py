@@ -26,6 +26,12 @@ from edgelm_converters.onnx_walk import arranged_from
 
 _GATED: tuple[Activation, ...] = ("sigmoid", "hard_sigmoid")
 _INNER: tuple[Activation, ...] = ("tanh", "relu", "sigmoid", "gelu", "silu", "hard_sigmoid", "linear")
+_ORDERS: Mapping[str, tuple[tuple[int, ...], ...]] = {
+    "rnn": ((0,),),
+    "gru": ((0, 1, 2), (1, 0, 2)),
+    "lstm": ((0, 1, 2, 3), (0, 2, 1, 3), (0, 2, 3, 1)),
+}
+"""Where the spec's gates stand: in Keras and torch, then torch's GRU (r z n), TensorFlow 1's LSTM (i g f o), ONNX's (i o f g)."""
 _CLOSE = 1e-5  # a few steps of float32 sums
 _ROWS, _STEPS = 3, 3  # that a body is compared on
 
@@ -60,19 +66,18 @@ def loop_cell(graph: OnnxGraph, node: OnnxNode) -> LoopCell:
     if node.op != "Loop" or not isinstance(body, OnnxGraph) or len(body.inputs) < 3:
         raise NotLiftable(f"node {node.name!r} is a {node.op}, whose body edgelm does not read")
     step = _step(graph, node, body)
-    for cell in _candidates(step):
-        if _agrees(step, cell):
-            carried = len(body.inputs) - 2
-            return LoopCell(cell, step.sequence, node.outputs[carried:])
+    cell = cell_of_step(step)
+    if cell is not None:
+        return LoopCell(cell, step.sequence, node.outputs[len(body.inputs) - 2 :])
     raise NotLiftable(f"the body of node {node.name!r} (Loop) is no RNN, GRU or LSTM step")
 
 
 @dataclass(frozen=True)
-class _Step:
-    """The body of a loop as a function of one position.
+class Step:
+    """One step of a recurrent layer as a function.
 
     Attributes:
-        graph: The body; what stays the same in all steps is a constant of it.
+        graph: The step; what stays the same in all steps is a constant of it.
         x: Tensor of the position's features, an input of the graph.
         sequence: Where it is looked up, outside.
         states: State inputs -> the outputs they become.
@@ -84,9 +89,11 @@ class _Step:
     states: Mapping[str, str]
 
 
-def _step(graph: OnnxGraph, node: OnnxNode, body: OnnxGraph) -> _Step:
+def _step(graph: OnnxGraph, node: OnnxNode, body: OnnxGraph) -> Step:
     carried = [given.name for given in body.inputs[2:]]
     becomes = dict(zip(carried, body.outputs[1:], strict=False))
+    if len(node.inputs) != len(body.inputs) or len(body.outputs) < len(carried) + 1:
+        raise NotLiftable(f"node {node.name!r} (Loop) carries other values than its body")
     outer = dict(zip(carried, node.inputs[2:], strict=True))
     fixed = {name: graph.constants[outer[name]] for name in carried if becomes[name] == name and outer[name] in graph.constants}
     inside = [name for name, array in graph.constants.items() if name not in body.constants]
@@ -102,39 +109,45 @@ def _step(graph: OnnxGraph, node: OnnxNode, body: OnnxGraph) -> _Step:
     if not floats or any(not name for name in outputs):
         raise NotLiftable(f"node {node.name!r} (Loop) carries no states")
     inner = folded(dataclasses.replace(body, nodes=nodes, constants=constants, inputs=inputs, outputs=outputs))
-    return _Step(inner, lookup.outputs[0], lookup.inputs[0], dict(zip(floats, inner.outputs, strict=True)))
+    return Step(inner, lookup.outputs[0], lookup.inputs[0], dict(zip(floats, inner.outputs, strict=True)))
 
 
-def _matrices(step: _Step) -> Iterator[tuple[str, FloatArray]]:
+def cell_of_step(step: Step) -> RecurrentCell | None:
+    """The cell that computes what a step computes; None when no cell of the spec does."""
+    return next((cell for cell in _candidates(step) if _agrees(step, cell)), None)
+
+
+def _matrices(step: Step) -> Iterator[tuple[str, FloatArray]]:
     """(what it is multiplied with, matrix (out, in)) of all products."""
     for node in step.graph.nodes:
         matrix = step.graph.constant(node.inputs[1]) if node.op in ("MatMul", "Gemm") else None
         if matrix is not None and matrix.ndim == 2:
-            yield (
-                arranged_from(step.graph, node.inputs[0]),
-                np.asarray(matrix if node.attributes.get("transB", 0) else matrix.T, np.float32),
-            )
+            outward = matrix if node.attributes.get("transB", 0) else matrix.T
+            yield arranged_from(step.graph, node.inputs[0]), np.asarray(outward, np.float32)
 
 
-def _candidates(step: _Step) -> Iterator[RecurrentCell]:
+def _candidates(step: Step) -> Iterator[RecurrentCell]:
     """Cells that the body's matrices fit, likeliest first."""
     products = list(_matrices(step))
-    recurrent = [(name, matrix) for name, matrix in products if name in step.states]
     read = [matrix for name, matrix in products if name == step.x]
-    if len(recurrent) != 1 or len(read) != 1 or len(read[0]) != len(recurrent[0][1]):
+    units = next((matrix.shape[1] for name, matrix in products if name in step.states), 0)
+    recurrent = [matrix for name, matrix in products if name != step.x and matrix.shape[1] == units]  # a GRU may have its candidate's apart
+    if len(read) != 1 or not units or sum(map(len, recurrent)) != len(read[0]):
         return
-    w, r = read[0], recurrent[0][1]
-    kinds = {1: ("rnn",), 3: ("gru",), 4: ("lstm",)}.get(len(r) // r.shape[1], ())
+    w, r = read[0], np.concatenate(recurrent)
+    kind = {1: "rnn", 3: "gru", 4: "lstm"}.get(len(r) // r.shape[1])
+    if kind is None or len(r) % r.shape[1]:
+        return
     biases = [array.reshape(-1) for array in step.graph.constants.values() if array.dtype == np.float32 and array.size == len(r)]
-    zero = np.zeros(len(r), np.float32)
-    for kind, inner, gates in itertools.product(kinds, _INNER, _GATED):
-        for first, second in ((a, b) for a in (*biases, zero) for b in ((*biases, zero) if kind == "gru" else (zero,))):
-            for reset_after in (True, False) if kind == "gru" else (True,):
-                yield _cell(kind, inner, gates, reset_after, w, r, first, second)
+    pairs = itertools.product((*biases, np.zeros(len(r), np.float32)), repeat=2)
+    for (first, second), order, inner, gates in itertools.product(pairs, _ORDERS[kind], _INNER, _GATED):
+        sorted_rows = [np.concatenate([np.split(rows, len(order))[gate] for gate in order]) for rows in (w, r, first, second)]
+        for reset_after in (True, False) if kind == "gru" else (True,):
+            yield _cell(kind, inner, gates, reset_after, *sorted_rows)
 
 
 def _cell(
-    kind: str, inner: Activation, gates: Activation, reset_after: bool, w: FloatArray, r: FloatArray, first: Array, second: Array
+    kind: str, inner: Activation, gates: Activation, reset_after: bool, w: FloatArray, r: FloatArray, first: FloatArray, second: FloatArray
 ) -> RecurrentCell:
     cells: Mapping[str, Cell] = {"rnn": "rnn", "gru": "gru", "lstm": "lstm"}
     both = kind == "gru" and reset_after
@@ -142,7 +155,7 @@ def _cell(
     return RecurrentCell(cells[kind], inner, gates, reset_after or kind != "gru", Affine(w, bias), r, second if both else None)
 
 
-def _agrees(step: _Step, cell: RecurrentCell) -> bool:
+def _agrees(step: Step, cell: RecurrentCell) -> bool:
     """Whether the body, run a few times from zeros, comes to the states that the cell comes to."""
     names = ("h_0", "c_0") if cell.cell == "lstm" else ("h_0",)
     if len(step.states) != len(names):

@@ -15,6 +15,9 @@ from edgelm_converters.onnx_node import Array, OnnxGraph, OnnxInput, OnnxNode, r
 HOW_TO_EXPORT = "export the model again, for instance with torch.onnx.export(model, (tokens,), 'model.onnx')"
 
 
+_COUNTS, _MOST_HEADS = frozenset({"num_heads", "kv_num_heads", "q_num_heads", "group"}), 1 << 16
+"""Attributes that onnxruntime divides by, as int32, without a look: a wrong one ends the process."""
+
 LARGEST_INPUT = 1 << 26  # values: states of that size are 256 MB, and are fed as zeros
 
 
@@ -42,10 +45,11 @@ class GraphReader:
             raise UnsupportedModelError(f"{self._path} holds sparse weights", allowed="dense weights", fix=HOW_TO_EXPORT)
         constants = {tensor.name: self._tensors.array(tensor) for tensor in proto.initializer}
         inputs = tuple(self._input(value) for value in proto.input if value.name not in constants)
-        known = outer | constants.keys() | {given.name for given in inputs}
+        own = constants.keys() | {given.name for given in inputs}
+        known = outer | own
         made = [output for node in proto.node for output in node.output if output]
-        if len(set(made)) < len(made) or known & set(made):
-            twice = next(name for name in made if made.count(name) > 1 or name in known)
+        if len(set(made)) < len(made) or own & set(made):
+            twice = next(name for name in made if made.count(name) > 1 or name in own)
             raise SourceError(f"{self._path} is damaged: tensor {twice!r} is made twice", fix=HOW_TO_EXPORT)
         visible = known | set(made)
         nodes = [self.node(node, number, visible) for number, node in enumerate(proto.node)]
@@ -81,6 +85,9 @@ class GraphReader:
         domain = plain_domain(proto.domain)
         name = f"{proto.name or proto.op_type}#{number}"
         attributes = {attribute.name: self._attribute(attribute, name, known) for attribute in proto.attribute}
+        for key in _COUNTS & attributes.keys():
+            if not isinstance(attributes[key], int) or not 0 < attributes[key] <= _MOST_HEADS:
+                raise SourceError(f"node {name!r} of {self._path} has {key} = {attributes[key]}", allowed=f"1 to {_MOST_HEADS:,}")
         opset = self._opsets.get(domain, 1)
         return OnnxNode(name, proto.op_type, domain, tuple(proto.input), tuple(proto.output), attributes, opset)
 

@@ -21,6 +21,7 @@ from edgelm_converters.onnx_activations import activation_at
 from edgelm_converters.onnx_cells import cell_of, check_direction, is_cell
 from edgelm_converters.onnx_loops import is_loop, loop_cell
 from edgelm_converters.onnx_node import Array, OnnxGraph, OnnxNode
+from edgelm_converters.onnx_single_step import has_states, single_step_cell
 from edgelm_converters.onnx_walk import LAYOUT, holds_ids
 from edgelm_converters.recurrent_parts import Parts, assemble
 
@@ -90,35 +91,43 @@ def lift_recurrent(graph: OnnxGraph) -> Lift:
 
 
 def has_recurrence(graph: OnnxGraph) -> bool:
-    """Whether any node carries states along time."""
-    return any(is_cell(node) or is_loop(node) for node in graph.nodes)
+    """Whether any node carries states along time, or a state is an input that a matrix multiplies."""
+    return any(is_cell(node) or is_loop(node) for node in graph.nodes) or has_states(graph)
 
 
 def _scores(graph: OnnxGraph) -> str:
-    """The output that holds the scores: states, which come from a recurrent node or an input without a calculation, are passed over."""
-    found = [name for name in dict.fromkeys(graph.outputs) if not _is_state(graph, name)]
-    inner = {out for name in found for node in graph.ancestors(name) for out in node.outputs if out != name}
-    scores = [name for name in found if name not in inner]
+    """The output that holds the scores: states, and features that the scores are made of, are passed over."""
+    outputs = list(dict.fromkeys(graph.outputs))
+    behind = {name: {out for node in graph.ancestors(name) for out in node.outputs} - {name} for name in outputs}
+    scores = []
+    for name in outputs:
+        others = set[str]().union(*(behind[other] for other in outputs if other != name))
+        if not all(root in others or _carries(graph, root) for root in _roots(graph, name)):
+            scores.append(name)
     if len(scores) != 1:
         raise NotLiftable(f"{len(scores)} outputs that are no states: {', '.join(scores)}")
     return scores[0]
 
 
-def _is_state(graph: OnnxGraph, tensor: str) -> bool:
-    """Arranged or put together from results of recurrent nodes and from inputs only."""
-    waiting = [tensor]
+def _carries(graph: OnnxGraph, tensor: str) -> bool:
+    """An input, or the result of a recurrent node."""
+    node = graph.producer_of(tensor)
+    return node is None or is_cell(node) or is_loop(node)
+
+
+def _roots(graph: OnnxGraph, tensor: str) -> list[str]:
+    """The tensors that an output is arranged, selected or put together from."""
+    waiting, roots = [tensor], list[str]()
     while waiting:
         name = waiting.pop()
         node = graph.producer_of(name)
-        if node is None:
-            continue
-        if node.op in LAYOUT | {"Slice", "Gather"}:
-            waiting.append(node.inputs[0])
-        elif node.op == "Concat":
+        if node is not None and node.op == "Concat":
             waiting += node.inputs
-        elif not is_cell(node) and not is_loop(node):
-            return False
-    return True
+        elif node is not None and node.op in LAYOUT | {"Slice", "Gather"}:
+            waiting.append(node.inputs[0])
+        else:
+            roots.append(name)
+    return roots
 
 
 def _chain(graph: OnnxGraph, scores: str) -> list[_Piece]:
@@ -145,6 +154,9 @@ def _step(graph: OnnxGraph, tensor: str) -> tuple[list[_Piece], str]:
         loop = loop_cell(graph, node)
         body: list[_Piece] = [_Cell(loop.cell, node.name)]
         return body if tensor in loop.outputs else [_Last(), *body], loop.sequence
+    step = single_step_cell(graph, tensor)
+    if step is not None:
+        return [_Cell(step.cell, node.name)], step.sequence
     if node.op in _SOFTMAX:
         return [_Activation(_SOFTMAX[node.op])], node.inputs[0]
     activation = activation_at(graph, tensor)

@@ -46,7 +46,7 @@ class Runner:
         Raises:
             UnsupportedModelError: More tokens than the model takes, or the runtime fails on them.
         """
-        size = self.rows or (1 if len(self.call.ids.shape) - bool(self.call.one_hot) == 1 else len(ids))
+        size = self.rows or (1 if self.call.rank == 1 else len(ids))
         pieces = []
         try:
             for start in range(0, len(ids), size):

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from edgelm.errors import UnsupportedModelError
 from edgelm.model import GraphCall
 from edgelm_converters.lift import Source
-from edgelm_converters.onnx_calls import Call, shape_text
+from edgelm_converters.onnx_calls import MOST_TOKENS, Call, shape_text
 from edgelm_converters.onnx_runner import Runner
 from edgelm_converters.onnx_session import CallError, Session
 
@@ -75,7 +75,7 @@ def _graph_call(runner: Runner, time: int) -> GraphCall | None:
     call = runner.call
     if call.one_hot or runner.rows not in (None, 1):
         return None
-    shape = {1: (time,)}.get(len(call.ids.shape), (time, 1) if call.time_first else (1, time))
+    shape = {1: (time,)}.get(call.rank, (time, 1) if call.time_first else (1, time))
     return GraphCall(call.ids.name, shape, runner.scores, {**call.empty_states(1), **call.held(1, time, 0)})
 
 
@@ -91,26 +91,41 @@ def _takes(runner: Runner, time: int) -> bool:
 def _probed(session: Session, call: Call) -> Runner:
     """The way of calling the model in which it is causal along time, and sequences do not see each other."""
     failures = list[str]()
-    for layout in (call, dataclasses.replace(call, time_first=True)) if len(call.ids.shape) - bool(call.one_hot) == 2 else (call,):
-        for rows in dict.fromkeys((_ROWS, 1, *_sizes(layout)) if layout.rows is None else (layout.rows,)):
+    for layout in (call, dataclasses.replace(call, time_first=True)) if call.rank == 2 else (call,):
+        for sized in (layout, *(layout.at(time) for time in call.traced_sizes if layout.time is None)):
             try:
-                runner = _runner(session, layout, rows)
-                failure = runner if isinstance(runner, str) else _mixes(runner, rows)
+                found = _attempt(session, sized)
             except CallError as error:
                 failures.append(f"the model cannot be run on token ids: {error}")
                 continue
-            if isinstance(runner, Runner) and failure is None:
-                return runner
-            failures.append(failure or "")
-            break  # it takes so many sequences: fewer would not show what is wrong with them
+            if isinstance(found, Runner):
+                return found
+            failures.append(found)
+            break  # it runs on so many tokens: other numbers would not show what is wrong with it
     raise UnsupportedModelError(
         f"no language model: {failures[0]}", allowed="causal models of token ids (batch, time) that score the vocabulary they read"
     )
 
 
+def _attempt(session: Session, call: Call) -> Runner | str:
+    """The model as it runs on the first number of sequences that it takes, or what is wrong with it then.
+
+    Raises:
+        CallError: It takes none of them.
+    """
+    first: CallError | None = None
+    for rows in dict.fromkeys((_ROWS, 1, *_sizes(call)) if call.rows is None else (call.rows,)):
+        try:
+            runner = _runner(session, call, rows)
+            return runner if isinstance(runner, str) else _mixes(runner, rows) or runner
+        except CallError as error:
+            first = first or error
+    raise first or CallError("it takes no sequences")
+
+
 def _sizes(call: Call) -> Iterator[int]:
     """Numbers of sequences that states of a fixed size may stand for."""
-    yield from (size for state in call.states for size in state.shape[:-1] if size)
+    yield from (size for state in call.states for size in state.shape[:-1] if size and size * (call.time or _TIME) <= MOST_TOKENS)
 
 
 def _ids(call: Call, rows: int) -> NDArray[np.int32]:

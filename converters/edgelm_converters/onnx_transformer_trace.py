@@ -20,6 +20,7 @@ TIME = 8
 """Tokens of a trace of a graph of free length: enough to tell causal masks from others, and rotary frequencies from each other."""
 
 _SIZES = frozenset({"Shape", "Size"})
+_PRODUCTS = frozenset({"MatMul", "FusedMatMul", "Gemm"})
 
 
 class Trace:
@@ -136,9 +137,11 @@ class Trace:
         return values[name] if name in values else self.value(name)
 
     def _made(self, node: OnnxNode) -> dict[str, Array]:
-        made = evaluate(node, [self._operand(name, self._values) for name in node.inputs])
+        operands = [self._operand(name, self._values) for name in node.inputs]
+        live = node.outputs[0] in self.live
+        made = (_empty_product(node, operands) if live and node.op in _PRODUCTS else None) or evaluate(node, operands)
         named = {name: value for name, value in zip(node.outputs, made, strict=False) if name}
-        if node.outputs[0] not in self.live:
+        if not live:
             return named
         return {name: np.broadcast_to(np.zeros((), value.dtype), value.shape) for name, value in named.items()}
 
@@ -148,6 +151,20 @@ class Trace:
             if node.op not in _SIZES and not live.isdisjoint(node.inputs):
                 live |= {name for name in node.outputs if name}
         return frozenset(live)
+
+
+def _empty_product(node: OnnxNode, operands: Sequence[Array | None]) -> tuple[Array] | None:
+    """A product of the right shape, not calculated since all weights would be read for it; None for vectors and what does not fit."""
+    a, b = operands[0], operands[1]
+    if a is None or b is None or min(a.ndim, b.ndim) < 2:
+        return None
+    a = a.swapaxes(-1, -2) if node.attributes.get("transA", 0) else a
+    b = b.swapaxes(-1, -2) if node.attributes.get("transB", 0) else b
+    lead = {a.shape[:-2], b.shape[:-2]} - {()}
+    if a.shape[-1] != b.shape[-2] or len(lead) > 1:
+        return None
+    shape = (*(lead.pop() if lead else ()), a.shape[-2], b.shape[-1])
+    return (np.broadcast_to(np.zeros((), a.dtype), shape),)
 
 
 def constants_behind(trace: Trace, names: list[str]) -> Iterator[Array]:

@@ -32,7 +32,7 @@ def looked_up(graph: OnnxGraph, tensor: str) -> tuple[int, ...]:
             elif node.op == "OneHot" and node.inputs[0] == name:
                 depth = graph.constant(node.inputs[1])
                 rows += [] if depth is None or depth.size != 1 else [int(depth.reshape(-1)[0])]
-            elif node.op in _ON_IDS:
+            elif node.op in _ON_IDS or (node.op == "Gather" and node.inputs[0] == name):
                 waiting += node.outputs
     return tuple(rows)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import importlib
 import re
+import warnings
 import shutil
 import tempfile
 import zipfile
@@ -136,7 +137,9 @@ def read(path: Path, *, trust: bool = False, name: str | None = None) -> Importe
         _require_trust(path, trust, "is TorchScript, which is code")
         return read_module(_loaded(path, lambda: torch.jit.load(path, map_location="cpu")), name=title)
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what torch thinks of a file of another kind; it is refused below
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
         unsafe = re.search(r"GLOBAL ([\w.]+)", str(error))
         if unsafe is None:

@@ -75,6 +75,8 @@ def _scores_only(forward: Forward, rows: int) -> Any:
     """The module with its beginning filled in: `forward(ids) -> scores`."""
     import torch
 
+    if isinstance(forward.module, torch.jit.ScriptModule):
+        return forward.module  # is traced already, and cannot be part of another trace
     initial = forward.initial(rows)
 
     class ScoresOnly(torch.nn.Module):  # type: ignore[misc]  # torch is not typed here

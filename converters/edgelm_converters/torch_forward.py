@@ -128,10 +128,11 @@ def find_forward(module: Any, example: Any) -> tuple[Forward, NDArray[np.int64]]
     """
     given, states = _example(example)
     reasons: list[str] = []
-    for initial, rows in [(_constant(states), given.shape)] if states is not None else [(start, None) for start in _starts(module)]:
+    for initial in [_constant(states)] if states is not None else _starts(module):
         for time_first in (False, True):
             ids = given.T if time_first else given
-            forward = Forward(module, _names(module), initial, rows and rows[time_first], _vocabularies(module), time_first)
+            rows = None if states is None else len(ids)
+            forward = Forward(module, _names(module), initial, rows, _vocabularies(module), time_first)
             try:
                 if _rows_apart(forward, ids):
                     return forward, ids
@@ -193,9 +194,17 @@ def _example(example: Any) -> tuple[NDArray[np.int64], States | None]:
     return array.astype(np.int64), tuple(states) or None
 
 
+def _parameters(module: Any) -> list[inspect.Parameter]:
+    """Of forward; none for TorchScript, which does not tell."""
+    try:
+        return list(inspect.signature(module.forward).parameters.values())
+    except ValueError:
+        return []
+
+
 def _names(module: Any) -> tuple[str, ...]:
     """Names to pass arguments by, where the ids are not the first one."""
-    parameters = inspect.signature(module.forward).parameters.values()
+    parameters = _parameters(module)
     names = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     ids = next((name for name in names if name in _IDS_NAMES), None)
     by_place = ids is None or (ids == names[0] and not any(p.kind == p.KEYWORD_ONLY and p.name == ids for p in parameters))
@@ -204,8 +213,8 @@ def _names(module: Any) -> tuple[str, ...]:
 
 def _starts(module: Any) -> Iterator[Callable[[int], States]]:
     """What may follow the ids at the beginning: nothing, None, what the module's own method makes, zeros for its recurrent layer."""
-    kinds = inspect.signature(module.forward).parameters.values()
-    required = sum(p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in kinds) - 1
+    parameters = _parameters(module)
+    required = sum(p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in parameters) - 1
     if required < 1:
         yield lambda batch: ()
         return
@@ -258,7 +267,7 @@ def _scores_and_rest(output: Any, vocabularies: frozenset[int]) -> tuple[Any, St
         output = vars(output)
     values = list(output.values()) if isinstance(output, Mapping) else list(output) if isinstance(output, tuple | list) else []
     tensors = [value for value in values if torch.is_tensor(value) and value.is_floating_point() and value.ndim in (2, 3)]
-    fitting = [value for value in tensors if value.shape[-1] in vocabularies]
+    fitting = [value for value in tensors if int(value.shape[-1]) in vocabularies]  # a tensor while it is traced
     scores = named if named is not None else next(iter([*fitting, *tensors]), None)
     if scores is None:
         raise UnsupportedModelError(f"forward returns {type(output).__name__} without scores", allowed=_ALLOWED)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,7 +44,7 @@ class _Runner:
             filled = np.concatenate([piece, np.zeros((size - len(piece), ids.shape[1]), ids.dtype)])
             pieces.append(self._scores(filled)[: len(piece)])
         scores = np.concatenate(pieces)
-        return np.log(np.maximum(scores, _SMALLEST)) if self.probabilities else scores
+        return np.asarray(np.log(np.maximum(scores, _SMALLEST)) if self.probabilities else scores, np.float32)
 
     def _scores(self, ids: NDArray[np.int32]) -> NDArray[np.float32]:
         if self.stepwise:
@@ -79,17 +77,19 @@ def as_source(forward: Forward, example: NDArray[np.int64]) -> Source:
     import torch
 
     ids = probe_ids(forward, example)
-    free = _runs(lambda: forward.scores(ids)) and _runs(lambda: forward.scores(ids[:, :-1]))
+    free = _takes(forward, ids, ids.shape[1]) and _takes(forward, ids, ids.shape[1] - 1)
     ids = ids if free else example
     scores, rest = forward.scores(ids)
     last_only = scores.ndim == 2
     stepwise = bool(rest) and _feeds_back(forward, ids, scores)
+    if last_only and rest and not stepwise:
+        _require_context(scores, forward.scores(changed(ids, 0))[0])
     if not last_only:
         _require_causal(scores, forward.scores(changed(ids, ids.shape[1] - 1))[0])
     probabilities = bool(scores.min() >= 0 and np.allclose(scores.sum(-1), 1, atol=1e-3))
     time = None if free or stepwise else ids.shape[1]
     runner = _Runner(forward, time, stepwise, last_only, probabilities)
-    call_time = time or next((size for size in _CALL_TIMES if _runs(lambda size=size: forward.scores(ids[:, [0] * size]))), _CALL_TIMES[-1])
+    call_time = time or next((size for size in _CALL_TIMES if _takes(forward, ids, size)), _CALL_TIMES[-1])
     return Source(
         f"torch {torch.__version__}", time, call_time, int(scores.shape[-1]), probabilities, last_only and not stepwise, runner.logits
     )
@@ -100,17 +100,17 @@ def longest_time(forward: Forward, example: NDArray[np.int64]) -> int:
     least, most = example.shape[1], max(_LONGEST, example.shape[1])
     while least < most:
         middle = (least + most + 1) // 2
-        if _runs(lambda time=middle: forward.scores(np.resize(example, (len(example), time)))):
+        if _takes(forward, example, middle):
             least = middle
         else:
             most = middle - 1
     return least
 
 
-def _runs(call: Callable[[], Any]) -> bool:
-    """Whether a call works; tables of positions end somewhere, and some modules take one size only."""
+def _takes(forward: Forward, ids: NDArray[np.int64], time: int) -> bool:
+    """Whether the module runs on that many tokens; tables of positions end somewhere, and some modules take one size only."""
     try:
-        call()
+        forward.scores(np.resize(ids, (len(ids), time)))
     except Exception:  # forward is anyone's code, and whether it raises is the question
         return False
     return True
@@ -124,6 +124,15 @@ def _feeds_back(forward: Forward, ids: NDArray[np.int64], whole: NDArray[np.floa
         return False
     stepped = stepped[:, -1] if whole.ndim == 2 else stepped
     return stepped.shape == whole.shape and bool(np.max(np.abs(stepped - whole)) <= _CLOSE * max(float(np.ptp(whole)), 1e-6))
+
+
+def _require_context(before: NDArray[np.float32], after: NDArray[np.float32]) -> None:
+    """Raises when the first token does not matter for the scores after the last one."""
+    if np.allclose(before, after, atol=1e-6 * max(float(np.ptp(before)), 1e-6)):
+        raise UnsupportedModelError(
+            "the module reads one token a call",
+            allowed="a forward that reads whole sequences, with nn.LSTM instead of nn.LSTMCell for instance",
+        )
 
 
 def _require_causal(before: NDArray[np.float32], after: NDArray[np.float32]) -> None:

@@ -16,7 +16,7 @@ from edgelm.cli.show import show_report
 @click.option("--data", type=click.Path(path_type=Path), metavar="CORPUS", help="Text to train and measure on: a file or a folder.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FOLDER", help="Model folder. [default: build/NAME-RECIPE]")
 @click.option("--tokenizer", type=click.Path(path_type=Path), metavar="PATH", help="Tokenizer file or folder. [default: beside the model]")
-@click.option("--trust", is_flag=True, help="Execute code from the model file (Lambda layers, custom classes).")
+@click.option("--trust", is_flag=True, help="Execute code from the model file (Lambda layers, custom classes, pickles).")
 @click.option("--cache", type=click.Path(path_type=Path), metavar="FOLDER", help="Finished steps. [default: build/step-cache]")
 @click.option("--fresh", is_flag=True, help="Do every step anew instead of taking it, or its checkpoint, from the cache.")
 @click.option("--details", is_flag=True, help="Print the detail tables, too.")
@@ -33,7 +33,7 @@ def command(
 ) -> int:
     """Make a trained MODEL smaller by a recipe, and write it as an edgelm model folder.
 
-    MODEL is a bundled model (keyboard-lstm, chat-transformer), a .keras or .h5 file, a SavedModel folder or an edgelm model folder. `edgelm
+    MODEL is whatever `edgelm convert` takes, as long as edgelm recognises it. `edgelm
     convert FOLDER` then makes it a .tflite as it is.
 
     Steps that look at text are kept in the cache, each with its weights: a changed last step does not repeat the steps before it, and the

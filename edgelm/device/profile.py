@@ -263,6 +263,9 @@ def _folder() -> Path:
     return installed if installed.is_dir() else package.parent / "device_profiles"
 
 
+OTHER_TARGETS = "edgelm profiles, or --target path/to/profile.toml; for servers --target onnx or saved-model"
+
+
 def _find(name_or_path: str | Path) -> Path:
     path = Path(name_or_path)
     if isinstance(name_or_path, Path) or path.suffix == ".toml" or len(path.parts) > 1:

@@ -53,7 +53,7 @@ class Tokenizer:
         self._raw = raw
         self._vocabulary: dict[str, int] = raw.get_vocab(with_added_tokens=True)
         self._tokens = {i: token for token, i in self._vocabulary.items()}
-        description = json.loads(raw.to_str())
+        self._description = description = json.loads(raw.to_str())
         self.kind: Kind = kind_of(raw, description)
         self.vocab_size = max(self._tokens, default=-1) + 1
         self._write_piece = piece_writer(self.kind, description["model"])
@@ -96,11 +96,10 @@ class Tokenizer:
 
         Vocabularies that map tokens to ids are sorted by token: words that begin alike stand together and deflate 8 % smaller.
         """
-        description = json.loads(self._raw.to_str(pretty=False))
-        vocabulary = description["model"].get("vocab")
-        if isinstance(vocabulary, dict):
-            description["model"]["vocab"] = dict(sorted(vocabulary.items()))
-        return json.dumps(description, ensure_ascii=False, separators=(",", ":"))
+        model = self._description["model"]
+        if isinstance(vocabulary := model.get("vocab"), dict):
+            model = {**model, "vocab": dict(sorted(vocabulary.items()))}
+        return json.dumps({**self._description, "model": model}, ensure_ascii=False, separators=(",", ":"))
 
     def encode(self, text: str) -> list[int]:
         """Ids of `text`; no special tokens are added.

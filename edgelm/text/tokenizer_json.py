@@ -57,8 +57,11 @@ def check_merges(model: dict[str, Any], name: str) -> None:
     prefix = len(model.get("continuing_subword_prefix") or "")
     for merge in merges:
         pair = merge.split(" ") if isinstance(merge, str) else merge
-        if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(piece, str) for piece in pair):
+        if not isinstance(pair, list) or len(pair) != 2 or not (isinstance(pair[0], str) and isinstance(pair[1], str)):
             raise TokenizerError(f"{name}: the merge {merge!r} is no pair of pieces", allowed="two pieces a merge")
-        missing = next((piece for piece in (*pair, pair[0] + pair[1][prefix:]) if piece not in vocabulary), None)
-        if missing is not None:
-            raise TokenizerError(f"{name}: the merge {' '.join(pair)!r} needs {missing!r}, which is not in the vocabulary")
+        left, right = pair
+        whole = left + right[prefix:]
+        if left in vocabulary and right in vocabulary and whole in vocabulary:
+            continue
+        missing = next(piece for piece in (left, right, whole) if piece not in vocabulary)
+        raise TokenizerError(f"{name}: the merge {left + ' ' + right!r} needs {missing!r}, which is not in the vocabulary")

@@ -225,6 +225,8 @@ class _Reader:
         self._data = data
         self._root = schema.Model.GetRootAs(data, 0)
         self._tables = 0
+        self._known_tensors: dict[int, TensorInfo] = {}  # place in the file -> table: subgraphs share most of theirs
+        self._known_ops: dict[int, OpInfo] = {}
 
     def model(self) -> TfliteModel:
         root = self._root
@@ -260,10 +262,15 @@ class _Reader:
         return self._each(graph.TensorsLength(), lambda i: self._tensor(graph.Tensors(i), number, i))
 
     def _tensor(self, tensor: Any, subgraph: int, index: int) -> TensorInfo:
-        shape = () if tensor.ShapeIsNone() else tuple(int(size) for size in tensor.ShapeAsNumpy())
+        known = self._known_tensors.get(tensor._tab.Pos)
+        if known is not None:
+            return TensorInfo(subgraph, index, known.name, known.shape, known.dtype, known.buffer, known.nbytes, known.quantization)
+        shape = () if tensor.ShapeIsNone() else tuple(tensor.ShapeAsNumpy().tolist())
         quantization = self._quantization(tensor.Quantization())
         nbytes = self._at(self._sizes, tensor.Buffer())
-        return TensorInfo(subgraph, index, self._text(tensor.Name()), shape, _DTYPES[tensor.Type()], tensor.Buffer(), nbytes, quantization)
+        info = TensorInfo(subgraph, index, self._text(tensor.Name()), shape, _DTYPES[tensor.Type()], tensor.Buffer(), nbytes, quantization)
+        self._known_tensors[tensor._tab.Pos] = info
+        return info
 
     def _quantization(self, quantization: Any) -> QuantizationInfo | None:
         if quantization is None:
@@ -284,13 +291,19 @@ class _Reader:
     def _ops(self, graph: Any, number: int, codes: tuple[tuple[str, int, bool], ...], tensors: int) -> tuple[OpInfo, ...]:
         def op(i: int) -> OpInfo:
             operator = graph.Operators(i)
-            name, version, custom = self._at(codes, operator.OpcodeIndex())
-            inputs = () if operator.InputsIsNone() else tuple(int(index) for index in operator.InputsAsNumpy())
-            outputs = () if operator.OutputsIsNone() else tuple(int(index) for index in operator.OutputsAsNumpy())
-            _require(all(-1 <= index < tensors for index in inputs + outputs), f"{name} names a tensor that is not there")
-            return OpInfo(name, version, number, inputs, outputs, custom)
+            known = self._known_ops.get(operator._tab.Pos) or self._op(operator, number, codes)
+            inside = all(-1 <= index < tensors for index in known.inputs + known.outputs)
+            _require(inside, f"{known.name} names a tensor that is not there")
+            return OpInfo(known.name, known.version, number, known.inputs, known.outputs, known.custom)
 
         return self._each(graph.OperatorsLength(), op)
+
+    def _op(self, operator: Any, subgraph: int, codes: tuple[tuple[str, int, bool], ...]) -> OpInfo:
+        name, version, custom = self._at(codes, operator.OpcodeIndex())
+        inputs = () if operator.InputsIsNone() else tuple(operator.InputsAsNumpy().tolist())
+        outputs = () if operator.OutputsIsNone() else tuple(operator.OutputsAsNumpy().tolist())
+        self._known_ops[operator._tab.Pos] = OpInfo(name, version, subgraph, inputs, outputs, custom)
+        return self._known_ops[operator._tab.Pos]
 
     def _signature(self, signature: Any, tensors: tuple[tuple[TensorInfo, ...], ...]) -> SignatureInfo:
         graph = self._at(tensors, signature.SubgraphIndex())

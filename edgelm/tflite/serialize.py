@@ -8,6 +8,7 @@ only); buffers of 1 KiB and more lie after the root table (`Buffer.offset` and `
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,6 +22,7 @@ SCHEMA_VERSION = 3
 EXTERNAL_BYTES = 1024
 """Buffers from this size on are stored after the root table."""
 EXTERNAL_ALIGNMENT = 64
+_OFFSET_FIELD = 6  # place of `Buffer.offset`, the second field of its table, in the vtable
 
 TENSOR_TYPES: Mapping[str, int] = {
     "float32": schema.TensorType.FLOAT32,
@@ -99,17 +101,16 @@ def serialize(
         description: Of the model.
     """
     external = [index for index, data in enumerate(buffers) if data.nbytes >= EXTERNAL_BYTES]
-    offsets = dict.fromkeys(external, 1 << 40)  # stands in until the root table's size is known: a zero would not be written
-    root = _ModelPacker(buffers, offsets).pack(subgraphs, metadata, description)
-    position = _aligned(len(root))
-    for index in external:
-        offsets[index] = position
-        position = _aligned(position + buffers[index].nbytes)
-    pieces: list[bytes | memoryview] = [_ModelPacker(buffers, offsets).pack(subgraphs, metadata, description)]
+    unknown = dict.fromkeys(external, 1 << 40)  # stands in until the root table's size is known: a zero would not be written
+    root = bytearray(_ModelPacker(buffers, unknown).pack(subgraphs, metadata, description))
+    tables = schema.Model.GetRootAs(root)
+    pieces: list[bytearray | bytes | memoryview] = [root]
     end = len(root)
     for index in external:
-        pieces += [bytes(offsets[index] - end), np.ascontiguousarray(buffers[index]).data]
-        end = offsets[index] + buffers[index].nbytes
+        table, begin = tables.Buffers(index)._tab, _aligned(end)
+        struct.pack_into("<Q", root, table.Pos + table.Offset(_OFFSET_FIELD), begin)
+        pieces += [bytes(begin - end), np.ascontiguousarray(buffers[index]).data]
+        end = begin + buffers[index].nbytes
     return b"".join(pieces)
 
 

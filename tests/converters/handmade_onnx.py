@@ -15,9 +15,10 @@ GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
 
 
 class Writer:
-    """Nodes and weights of one graph; every weight is random and named after its number."""
+    """Nodes and weights of one graph; tensors are named after their number, behind a prefix where a body needs its own names."""
 
-    def __init__(self, seed: int = 0) -> None:
+    def __init__(self, seed: int = 0, prefix: str = "") -> None:
+        self._prefix = prefix
         self.nodes: list[Any] = []
         self.weights: list[Any] = []
         self.inputs: list[Any] = []
@@ -28,13 +29,13 @@ class Writer:
         return self._random.normal(0, 0.6, shape).astype(np.float32)
 
     def const(self, array: Any, dtype: Any = None) -> str:
-        name = f"w{len(self.weights)}"
+        name = f"{self._prefix}w{len(self.weights)}"
         self.weights.append(numpy_helper.from_array(np.asarray(array, dtype), name))
         return name
 
     def add(self, op: str, *inputs: str, outputs: int = 1, domain: str = "", **attributes: Any) -> Any:
         """One node; the name of its output, or the names of all of them."""
-        names = [f"t{len(self.nodes)}_{number}" for number in range(outputs)]
+        names = [f"{self._prefix}t{len(self.nodes)}_{number}" for number in range(outputs)]
         self.nodes.append(helper.make_node(op, list(inputs), names, name=f"{op}_{len(self.nodes)}", domain=domain, **attributes))
         return names[0] if outputs == 1 else names
 
@@ -73,6 +74,7 @@ def recurrent(
     last: str = "",
     head: str = "matmul",
     end: str = "",
+    traced: int = 0,
 ) -> Writer:
     """A recurrent language model.
 
@@ -92,11 +94,14 @@ def recurrent(
         last: Selects the last step: `gather`, `slice`, `state` (Y_h).
         head: `matmul` (with Add), `gemm` (on flattened rows), `tied`, `no bias`.
         end: `softmax`, `log_softmax` or nothing.
+        traced: Tokens that a reshape is made for, whatever `shape` says; 0 for none.
     """
     w = Writer()
     table = w.random(VOCAB, UNITS if head == "tied" else WIDTH)
     width = table.shape[1]
     x, width = _read(w, table, width, ids, shape, prefix)
+    if traced:
+        x = w.add("Reshape", x, w.const([-1, traced, width], np.int64))
     if layout == "transposed":
         x = w.add("Transpose", x, perm=[1, 0, 2])
     ends: list[list[str]] = []
@@ -215,3 +220,46 @@ def _head(w: Writer, x: str, width: int, table: np.ndarray, head: str) -> str:
         return w.add("Gemm", flat, w.const(matrix.T), w.const(w.random(VOCAB)), transB=1)
     product = w.add("MatMul", x, w.const(matrix))
     return product if head == "no bias" else w.add("Add", product, w.const(w.random(VOCAB)))
+
+
+def spelled_out(cell: str, layers: int = 2) -> Writer:
+    """A model of one token whose cells are written as torch exports its LSTMCell, GRUCell and RNNCell: products and single elements."""
+    w = Writer()
+    gates = GATES[cell]
+    tokens = w.input("tokens", TensorProto.INT64, "batch", 1)
+    x, width = w.add("Gather", w.const(w.random(VOCAB, WIDTH)), w.add("Gather", tokens, w.const(-1, np.int64), axis=1)), WIDTH
+    kinds = "hc" if cell == "LSTM" else "h"
+    states = {kind: w.input(f"{kind}_in", TensorProto.FLOAT, layers, "batch", UNITS) for kind in kinds}
+    made: dict[str, list[str]] = {kind: [] for kind in kinds}
+    for layer in range(layers):
+        old = {kind: w.add("Gather", name, w.const(layer, np.int64), axis=0) for kind, name in states.items()}
+        read = w.add("Gemm", x, w.const(w.random(gates * UNITS, width)), w.const(w.random(gates * UNITS)), transB=1)
+        kept = w.add("Gemm", old["h"], w.const(w.random(gates * UNITS, UNITS)), w.const(w.random(gates * UNITS)), transB=1)
+        new = {"LSTM": _lstm_cell, "GRU": _gru_cell, "RNN": _rnn_cell}[cell](w, read, kept, old)
+        for kind, name in new.items():
+            made[kind].append(w.add("Unsqueeze", name, w.const([0], np.int64)))
+        x, width = new["h"], UNITS
+    w.output(w.add("Gemm", x, w.const(w.random(UNITS, VOCAB)), w.const(w.random(VOCAB))), "scores")
+    for kind, names in made.items():
+        w.output(w.add("Concat", *names, axis=0), f"{kind}_out")
+    return w
+
+
+def _lstm_cell(w: Writer, read: str, kept: str, old: Mapping[str, str]) -> dict[str, str]:
+    i, f, g, o = w.add("Split", w.add("Add", kept, read), w.const([UNITS] * 4, np.int64), outputs=4, axis=1)
+    fresh = w.add("Mul", w.add("Sigmoid", i), w.add("Tanh", g))
+    c = w.add("Add", w.add("Mul", w.add("Sigmoid", f), old["c"]), fresh)
+    return {"h": w.add("Mul", w.add("Sigmoid", o), w.add("Tanh", c)), "c": c}
+
+
+def _gru_cell(w: Writer, read: str, kept: str, old: Mapping[str, str]) -> dict[str, str]:
+    """torch's: gates r z n, and h = n + z * (h - n)."""
+    sizes = w.const([UNITS] * 3, np.int64)
+    (xr, xz, xn), (hr, hz, hn) = (w.add("Split", product, sizes, outputs=3, axis=1) for product in (read, kept))
+    r, z = w.add("Sigmoid", w.add("Add", xr, hr)), w.add("Sigmoid", w.add("Add", xz, hz))
+    n = w.add("Tanh", w.add("Add", xn, w.add("Mul", r, hn)))
+    return {"h": w.add("Add", n, w.add("Mul", z, w.add("Sub", old["h"], n)))}
+
+
+def _rnn_cell(w: Writer, read: str, kept: str, old: Mapping[str, str]) -> dict[str, str]:
+    return {"h": w.add("Tanh", w.add("Add", read, kept))}

@@ -92,6 +92,18 @@ class Decoder(Writer):
         angles = np.outer(np.arange(POSITIONS), frequencies)
         return self.const(np.cos(angles), np.float32), self.const(np.sin(angles), np.float32)
 
+    def mask_input(self) -> str:
+        """(batch, total) ones; the same at every call."""
+        return self._once("attention_mask", "total")
+
+    def positions_input(self) -> str:
+        """(batch, time)."""
+        return self._once("position_ids", "time")
+
+    def _once(self, name: str, length: str) -> str:
+        known = any(given.name == name for given in self.inputs)
+        return name if known else self.input(name, TensorProto.INT64, "batch", length)
+
     def cache(self, kind: str, layer: int) -> str:
         return self.input(f"past_key_values.{layer}.{kind}", TensorProto.FLOAT, "batch", KV_HEADS, "past", HEAD_DIM)
 
@@ -193,15 +205,14 @@ def _group_query(self: Decoder, x: str, layer: int, *, packed: bool = False, ins
     q, k, v = (self.linear(x, sum(sizes)), "", "") if packed else (self.linear(x, size, bias=False) for size in sizes)
     tables = self.rotary_tables()
     if not inside:
-        start = self.const([0], np.int64)
+        positions = self.positions_input()
         q, k = (
-            self.add("RotaryEmbedding", part, start, *tables, domain="com.microsoft", num_heads=heads)
+            self.add("RotaryEmbedding", part, positions, *tables, domain="com.microsoft", num_heads=heads)
             for part, heads in ((q, HEADS), (k, KV_HEADS))
         )
-    length = self.add("Sub", self.add("Unsqueeze", self.time, self.const([0], np.int64)), self.const([1], np.int64))
-    batch = self.add("Gather", self.size, self.const([0], np.int64))
-    lengths = self.add("Cast", self.add("Expand", length, batch), to=TensorProto.INT32)  # (batch,), each less one
-    total = self.add("Cast", self.time, to=TensorProto.INT32)
+    length = self.add("ReduceSum", self.mask_input(), self.const([1], np.int64), keepdims=0)  # as onnxruntime-genai writes it
+    lengths = self.add("Cast", self.add("Sub", length, self.const(1, np.int64)), to=TensorProto.INT32)  # (batch,)
+    total = self.add("Cast", self.add("Gather", self.add("Shape", self.mask_input()), self.const(1, np.int64)), to=TensorProto.INT32)
     y, *new = self.add(
         "GroupQueryAttention",
         *(q, k, v, self.cache("key", layer), self.cache("value", layer), lengths, total),

@@ -158,7 +158,7 @@ def _keras_decoder(keras: Any) -> Any:
         normed = nn.LayerNormalization(epsilon=1e-5)(x)
         x = x + nn.MultiHeadAttention(2, 8)(normed, normed, use_causal_mask=True)
         normed = nn.LayerNormalization(epsilon=1e-5)(x)
-        x = x + nn.Dense(width)(nn.Dense(24, activation="gelu")(normed))
+        x = x + nn.Dense(width)(nn.Dense(24, activation="relu")(normed))
     return keras.Model(ids, nn.Dense(VOCAB)(nn.LayerNormalization(epsilon=1e-5)(x)))
 
 

@@ -64,6 +64,7 @@ LEGACY_FIXED = (
     ("lstm", 17), ("lstm-stateless", 13), ("lstm-word-model", 17), ("gru-stateless", 17), ("rnn-relu", 13),
     ("encoder", 17), ("encoder-constant-mask", 14), ("encoder-is-causal", 20), ("encoder-norm-first", 17), ("encoder-sinusoidal", 16),
     ("encoder-norm-first-sinusoidal", 18), ("encoder-gelu-tied", 20), ("transformer-tutorial", 17), ("gpt-by-hand", 17), ("llama-gqa", 17),
+    ("encoder-last", 17),
 )  # fmt: skip
 """The tracing exporter fixes the time inside nn.MultiheadAttention whatever the axes say, so encoders are exported with fixed axes."""
 
@@ -81,7 +82,7 @@ CASES = (
     *(Case(model, "legacy", opset, dynamic=False) for model, opset in LEGACY_FIXED),
     *(Case(model, "legacy", 18, upgraded=opset) for model, opset in UPGRADED),
     *(Case(model, "dynamo", opset) for model, opset in DYNAMO),
-    *(Case(model, "dynamo", None, dynamic=False) for model in ("lstm-word-model", "rnn-relu")),
+    *(Case(model, "dynamo", None, dynamic=False) for model in ("lstm-word-model", "gru-stateless", "gpt-by-hand")),
     *(Case(model, "tf2onnx", opset) for model, opset in KERAS_CASES),
 )
 

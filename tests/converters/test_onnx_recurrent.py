@@ -10,7 +10,7 @@ import pytest
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
-from handmade_onnx import UNITS, VOCAB, Writer, recurrent  # noqa: E402
+from handmade_onnx import UNITS, VOCAB, Writer, recurrent, spelled_out  # noqa: E402
 from onnx import TensorProto, helper  # noqa: E402
 
 from edgelm.errors import UnsupportedModelError  # noqa: E402
@@ -42,6 +42,7 @@ LIFTED: dict[str, dict[str, Any]] = {
     "time first, states, flat head": {"layout": "time first", "states": "inputs", "head": "gemm", "end": "log_softmax"},
     "fixed time": {"shape": (1, 9)},
     "fixed time, last": {"shape": ("batch", 9), "last": "gather"},
+    "traced time": {"traced": 9},
     "int32 ids": {"ids": TensorProto.INT32},
     "last by gather": {"last": "gather"},
     "last by slice": {"last": "slice"},
@@ -93,6 +94,18 @@ def test_tflite_follows_the_source_over_32_steps(cell: str, tmp_path: Path) -> N
     session = open_session(lower(imported.model).tflite)
     scores = np.stack([np.array(session.step(int(token))) for token in ids[0]])
     assert np.abs(scores - imported.source_logits(ids)[0]).max() <= 1e-4  # the issue's own limit
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.parametrize("cell", ["LSTM", "GRU", "RNN"])
+def test_cells_that_are_spelled_out(cell: str, layers: int, tmp_path: Path) -> None:
+    imported = read(spelled_out(cell, layers).save(tmp_path / "model.onnx"))
+    assert isinstance(imported.model, LanguageModel), imported.model.origin
+    spec = imported.model.spec
+    assert isinstance(spec, RecurrentSpec)
+    assert (spec.cell, spec.units, spec.activation) == (cell.lower(), (UNITS,) * layers, "tanh")
+    assert imported.model.origin is not None and imported.model.origin.proof is not None
+    assert imported.model.origin.proof.max_abs_difference <= MAX_DIFFERENCE
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {

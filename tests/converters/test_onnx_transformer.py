@@ -20,6 +20,7 @@ from edgelm.models.reference import logits  # noqa: E402
 from edgelm.runtime.session import open_session  # noqa: E402
 from edgelm_converters.keras_head import Lift  # noqa: E402
 from edgelm_converters.lift import NotLiftable  # noqa: E402
+from edgelm_converters.onnx import read  # noqa: E402
 from edgelm_converters.onnx_graph import folded, read_graph  # noqa: E402
 from edgelm_converters.onnx_transformer import lift_transformer  # noqa: E402
 
@@ -28,7 +29,7 @@ STEPS = 32
 # float32 sums in another order: the logits are about 5, and differ by about 5e-6
 MAX_DIFFERENCE = 1e-4
 
-RMS: Mapping[str, Any] = {"norm": "SimplifiedLayerNormalization", "positions": False, "feed": "gated"}
+RMS: Mapping[str, Any] = {"norm": "RMSNormalization", "positions": False, "feed": "gated", "opset": 23}
 
 LIFTED: dict[str, tuple[Form, dict[str, Any]]] = {
     "tiled keys": (Form(), {"kv_heads": 2, "attention_scale": 0.4, "activation": "gelu", "position": "learned", "max_positions": 48}),
@@ -54,9 +55,12 @@ LIFTED: dict[str, tuple[Form, dict[str, Any]]] = {
     "GroupQueryAttention, interleaved": (Form(attention="group_query_interleaved", **RMS), {"position": "rotary"}),
     "GroupQueryAttention, packed": (Form(attention="group_query_packed", **RMS), {"qkv_bias": True}),
     "SkipSimplifiedLayerNormalization": (Form(attention="group_query", skip=True, **RMS), {"norm": "rms"}),
+    "SimplifiedLayerNormalization": (Form(norm="SimplifiedLayerNormalization", attention="einsum"), {"norm": "rms", "norm_eps": 1e-5}),
     "com.microsoft RotaryEmbedding": (Form(attention="rotary_apart", **RMS), {"position": "rotary"}),
     "window": (Form(mask="window", opset=20), {"max_positions": 20}),
 }
+
+CACHED = [name for name, (form, _) in LIFTED.items() if any(given.name.startswith("past") for given in decoder(form).inputs)]
 
 
 def written(form: Form, folder: Path) -> Path:
@@ -71,8 +75,12 @@ def lifted(path: Path) -> Lift:
 def scores(path: Path, ids: np.ndarray) -> np.ndarray:
     """onnxruntime's outputs (time, vocab) for ids (time,), caches empty."""
     session = onnxruntime.InferenceSession(str(path))
-    caches = {given.name: np.zeros((1, KV_HEADS, 0, HEAD_DIM), np.float32) for given in session.get_inputs() if "past" in given.name}
-    return np.asarray(session.run(["logits"], {"input_ids": ids[None]} | caches)[0][0])
+    every = {"input_ids": ids, "attention_mask": np.ones_like(ids), "position_ids": np.arange(len(ids))}
+    feeds = {
+        given.name: every[given.name][None] if given.name in every else np.zeros((1, KV_HEADS, 0, HEAD_DIM), np.float32)
+        for given in session.get_inputs()
+    }
+    return np.asarray(session.run(["logits"], feeds)[0][0])
 
 
 def centred(values: np.ndarray) -> np.ndarray:
@@ -104,6 +112,30 @@ def test_grouped_heads_of_opset_23_are_those_of_the_onnx_specification(tmp_path:
     found = lifted(path)
     assert found.spec.kv_heads == KV_HEADS
     assert np.abs(logits(LanguageModel(found.spec, found.weights), ids) - wanted).max() <= MAX_DIFFERENCE
+
+
+@pytest.mark.parametrize("name", CACHED)
+def test_caches_are_proven_token_by_token(name: str, tmp_path: Path) -> None:
+    model = read(written(LIFTED[name][0], tmp_path)).model
+    assert model.origin is not None
+    assert model.origin.way == "lifted"
+    assert "fed back token by token" in model.origin.why
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["encoder", "transformer-tutorial", "gpt-last", "llama-table"])
+def test_exports_of_torch_whatever_length_is_written_into_them(name: str, tmp_path: Path) -> None:
+    """The older exporter writes the example's length into nn.MultiheadAttention; the weights are those of the module all the same."""
+    pytest.importorskip("torch")
+    from onnx_exports import legacy
+    from torch_zoo import ZOO
+
+    zoo = ZOO[name]()
+    found = lifted(legacy(zoo, tmp_path / "model.onnx"))
+    ids = np.random.default_rng(2).integers(0, VOCAB, (1, STEPS))
+    given = logits(LanguageModel(found.spec, found.weights), ids)[0]
+    assert found.last_only == zoo.last_only
+    assert np.abs(centred(given) - centred(zoo.scores(ids))).max() <= MAX_DIFFERENCE
 
 
 def test_window_is_told(tmp_path: Path) -> None:

@@ -90,6 +90,32 @@ def window_onnx() -> Any:
     return transformer_onnx((1, 8))
 
 
+def fused_onnx() -> Any:
+    """A decoder of one layer in the fused operations of onnxruntime."""
+    from onnx import helper
+
+    constants: dict[str, np.ndarray] = {
+        **_weights(5, table=(VOCAB, WIDTH), qkv=(WIDTH, 3 * WIDTH), start=(3 * WIDTH,), out=(WIDTH, WIDTH), up=(WIDTH, 16)),
+        **_weights(6, down=(16, WIDTH), g1=(WIDTH,), b1=(WIDTH,), g2=(WIDTH,), b2=(WIDTH,), head=(WIDTH, VOCAB), bias=(16,)),
+    }
+    fused = {"domain": "com.microsoft"}
+    nodes = [
+        helper.make_node("Gather", ["table", "ids"], ["x"], "embed"),
+        helper.make_node("LayerNormalization", ["x", "g1", "b1"], ["n1"], "first", axis=-1),
+        helper.make_node("Attention", ["n1", "qkv", "start"], ["seen"], "attend", num_heads=HEADS, unidirectional=1, **fused),
+        helper.make_node("MatMul", ["seen", "out"], ["attended"], "out"),
+        helper.make_node("SkipLayerNormalization", ["x", "attended", "g2", "b2"], ["n2", "", "", "y"], "second", epsilon=1e-5, **fused),
+        helper.make_node("MatMul", ["n2", "up"], ["inner"], "up"),
+        helper.make_node("FastGelu", ["inner", "bias"], ["active"], "gelu", **fused),
+        helper.make_node("MatMul", ["active", "down"], ["added"], "down"),
+        helper.make_node("Add", ["y", "added"], ["z"], "add"),
+        helper.make_node("MatMul", ["z", "head"], ["logits"], "project"),
+    ]
+    model = onnx_model(nodes, constants, {})
+    model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    return model
+
+
 def llama_folder(folder: Path, *, shards: bool) -> None:
     """A Hugging Face folder of a tiny Llama, in one file or in two."""
     from safetensors.numpy import save_file

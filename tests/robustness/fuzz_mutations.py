@@ -11,48 +11,10 @@ import numpy as np
 
 NUMBERS = [0, -1, 1, 2, 3, 7, 64, 255, 10**6, 2**31 - 1, 2**31, 2**40, 2**62]
 VALUES = [*NUMBERS, 10**30, -0.5, 1e300, float("nan"), None, True, "", "x", "BF16", "F64", [], {}, [None], [0, 0], [2**40, 2**40], {"a": 1}]
-OPERATIONS = [
-    "Add",
-    "MatMul",
-    "Gemm",
-    "Gather",
-    "LSTM",
-    "GRU",
-    "RNN",
-    "Reshape",
-    "Transpose",
-    "Concat",
-    "Split",
-    "Slice",
-    "Expand",
-    "Tile",
-    "Range",
-    "ConstantOfShape",
-    "Shape",
-    "Softmax",
-    "LayerNormalization",
-    "If",
-    "Loop",
-    "Scan",
-    "Where",
-    "Cast",
-    "Pad",
-    "Resize",
-    "Conv",
-    "Einsum",
-    "Trilu",
-    "CumSum",
-    "NonZero",
-    "OneHot",
-    "TopK",
-    "ScatterND",
-    "GatherElements",
-    "ReduceSum",
-    "Squeeze",
-    "Unsqueeze",
-    "Identity",
-    "Nothing",
-]
+SHAPES = ["Reshape", "Transpose", "Concat", "Split", "Slice", "Expand", "Tile", "Range", "ConstantOfShape", "Shape", "Squeeze", "Unsqueeze"]
+SUMS = ["Add", "MatMul", "Gemm", "Softmax", "LayerNormalization", "CumSum", "ReduceSum", "Conv", "Einsum", "LSTM", "GRU", "RNN", "Resize"]
+PLACES = ["Gather", "GatherElements", "ScatterND", "OneHot", "TopK", "NonZero", "Where", "Trilu", "Pad", "Cast", "If", "Loop", "Scan"]
+OPERATIONS = [*SHAPES, *SUMS, *PLACES, "Identity", "Nothing"]
 
 
 def damaged_bytes(content: bytes, random: np.random.Generator) -> bytes:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from fuzz_models import recurrent_onnx, transformer_onnx, window_onnx
+from fuzz_models import fused_onnx, recurrent_onnx, transformer_onnx, window_onnx
 from fuzz_runs import fuzz
 
 onnx = pytest.importorskip("onnx")
 
-MODELS = {"recurrent": recurrent_onnx, "transformer": transformer_onnx, "window": window_onnx}
+MODELS = {"recurrent": recurrent_onnx, "transformer": transformer_onnx, "window": window_onnx, "fused": fused_onnx}
 CASES = 500
 PEAK = 1 << 30  # half of what the issue allows: the models have a thousand weights, the libraries take 100 MB
 
