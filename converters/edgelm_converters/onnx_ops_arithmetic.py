@@ -81,6 +81,12 @@ def _mod(node: OnnxNode, x: Operands) -> Array:
     return (np.fmod if node.attributes.get("fmod", 0) else np.mod)(required(x, 0), required(x, 1))
 
 
+def _global_average(node: OnnxNode, x: Operands) -> Array:
+    """Mean over all axes behind the channels: tf2onnx writes Keras' LayerNormalization with it."""
+    data = required(x, 0)
+    return np.asarray(data.mean(tuple(range(2, data.ndim)), keepdims=True), data.dtype)
+
+
 def _mean(node: OnnxNode, x: Operands) -> Array:
     total = np.asarray(_binary(np.add)(node, x))
     return np.asarray(total / len(x), required(x, 0).dtype)
@@ -225,6 +231,7 @@ ARITHMETIC: Mapping[str, Compute] = {
     "Floor": _unary(np.floor),
     "Gelu": lambda node, x: gelu(required(x, 0), node.attributes.get("approximate", "none")),
     "Gemm": _gemm,
+    "GlobalAveragePool": _global_average,
     "Greater": _binary(np.greater),
     "GreaterOrEqual": _binary(np.greater_equal),
     "HardSigmoid": _hard_sigmoid,

@@ -86,8 +86,9 @@ class GraphReader:
         name = f"{proto.name or proto.op_type}#{number}"
         attributes = {attribute.name: self._attribute(attribute, name, known) for attribute in proto.attribute}
         for key in _COUNTS & attributes.keys():
-            if not isinstance(attributes[key], int) or not 0 < attributes[key] <= _MOST_HEADS:
-                raise SourceError(f"node {name!r} of {self._path} has {key} = {attributes[key]}", allowed=f"1 to {_MOST_HEADS:,}")
+            least = 0 if proto.op_type == "RotaryEmbedding" else 1  # where 0 means that the shape says it
+            if not isinstance(attributes[key], int) or not least <= attributes[key] <= _MOST_HEADS:
+                raise SourceError(f"node {name!r} of {self._path} has {key} = {attributes[key]}", allowed=f"{least} to {_MOST_HEADS:,}")
         opset = self._opsets.get(domain, 1)
         return OnnxNode(name, proto.op_type, domain, tuple(proto.input), tuple(proto.output), attributes, opset)
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 import atexit
 import importlib
 import re
-import warnings
 import shutil
 import tempfile
+import warnings
 import zipfile
 from pathlib import Path
 from pickle import UnpicklingError

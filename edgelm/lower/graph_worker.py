@@ -77,9 +77,9 @@ def _onnx_forward(wanted: Mapping[str, Any], folder: Path) -> Callable[[Any], di
 
 
 def _keras_forward(wanted: Mapping[str, Any]) -> Callable[[Any], dict[str, Any]]:
-    import tensorflow as tf
-
     call, shape, dtype = _source(Path(wanted["path"]), wanted["format"])
+
+    import tensorflow as tf
 
     def forward(ids: Any) -> dict[str, Any]:
         given = tf.one_hot(ids, shape[2], dtype=dtype) if len(shape) == 3 else tf.cast(ids, dtype)

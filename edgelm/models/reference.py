@@ -118,14 +118,14 @@ class ReferenceSession:
         self.position += ids.shape[1]
         table = "embedding.weight" if self.spec.tied_head else "head.weight"
         self._observe(table, hidden)
-        scores: FloatArray = hidden @ self._weights[table].T  # (batch, time, vocab)
+        scores: FloatArray = product(hidden, self._weights[table])  # (batch, time, vocab)
         if self.spec.head_bias:
             scores += self._weights["head.bias"]
         return scores
 
     def _dense(self, x: FloatArray, name: str) -> FloatArray:
         self._observe(f"{name}.weight", x)
-        y: FloatArray = x @ self._weights[f"{name}.weight"].T
+        y = product(x, self._weights[f"{name}.weight"])
         bias = self._weights.get(f"{name}.bias")
         return y if bias is None else y + bias
 
@@ -287,3 +287,9 @@ def rotate(spec: TransformerSpec, x: FloatArray, positions: NDArray[np.integer[A
     cos, sin = (table.astype(x.dtype) for table in rotary_table(spec, positions))
     a, b, rest = x[..., :half], x[..., half : 2 * half], x[..., 2 * half :]
     return np.concatenate([a * cos - b * sin, b * cos + a * sin, rest], axis=-1)
+
+
+def product(x: FloatArray, weight: FloatArray) -> FloatArray:
+    """One product of all rows of x (..., columns) with a weight (rows, columns), where numpy would do one for each batch: (..., rows)."""
+    rows: FloatArray = x.reshape(-1, x.shape[-1]) @ weight.T
+    return rows.reshape(*x.shape[:-1], len(weight))

@@ -59,6 +59,10 @@ def model_metadata(name: str, description: str, files: Mapping[str, str]) -> byt
     return bytes(builder.Output())
 
 
+LARGE = 1 << 20
+"""Bytes of an attached file (the tokenizer of a large vocabulary) whose last 2 % of deflation are not worth half a second."""
+
+
 def attach(model: bytes, files: Mapping[str, bytes]) -> bytes:
     """Appends `files` to a .tflite as a ZIP archive, deflated; equal inputs give equal bytes.
 
@@ -74,7 +78,7 @@ def attach(model: bytes, files: Mapping[str, bytes]) -> bytes:
             entry.compress_type = zipfile.ZIP_DEFLATED
             entry.external_attr = 0o644 << 16
             entry.create_system = 3  # Unix, on every machine
-            archive.writestr(entry, content, compresslevel=9)
+            archive.writestr(entry, content, compresslevel=9 if len(content) < LARGE else 6)
     return stream.getvalue()
 
 

@@ -16,6 +16,8 @@ from edgelm.text.corpus import Corpus, token_documents
 from edgelm.text.tokenizer import Tokenizer
 
 POSITIONS = 512
+LARGE, STREAMS = 20_000_000, 16
+"""A step of a model of more parameters takes as long as reading its weights does, so it writes that many texts at once."""
 
 
 def chosen(model: LanguageModel | OpaqueGraph, tokenizer: Tokenizer | None, corpus: Corpus | None) -> tuple[NDArray[np.int32], str]:
@@ -35,25 +37,25 @@ def chosen(model: LanguageModel | OpaqueGraph, tokenizer: Tokenizer | None, corp
 
 
 def sampled(model: LanguageModel, positions: int = POSITIONS, *, start: int = 0, seed: int = 0) -> NDArray[np.int32]:
-    """Text the source model writes itself, at temperature 1 from token `start`.
+    """Texts the source model writes itself, at temperature 1 from token `start`, one after another.
 
     Returns:
-        (positions,) token ids; a transformer starts again where its context ends.
+        (positions,) token ids; a text ends where a transformer's context does, and after `positions / streams` tokens.
     """
     rng = np.random.default_rng(seed)
-    session = ReferenceSession(model)
+    streams = STREAMS if model.parameters > LARGE else 1
+    session = ReferenceSession(model, streams)
     window = model.spec.max_positions if isinstance(model.spec, TransformerSpec) else positions
-    tokens: list[int] = []
-    with threadpool_limits(1):  # products of one row are too small to share: waiting threads would slow them down tenfold
-        for position in range(positions):
+    tokens = np.full((streams, -(-positions // streams)), start, np.int32)
+    with threadpool_limits(1):  # products of few rows are too small to share: waiting threads would slow them down tenfold
+        for position in range(tokens.shape[1]):
             if position % window == 0:
                 session.reset()
-                tokens.append(start)
                 continue
-            logits = session.step(np.array([tokens[-1]], np.int32))[0].astype(np.float64)  # (vocab,)
-            weights = np.exp(logits - logits.max())
-            tokens.append(int(rng.choice(len(weights), p=weights / weights.sum())))
-    return np.array(tokens, np.int32)
+            for stream, logits in enumerate(session.step(tokens[:, position - 1]).astype(np.float64)):  # (vocab,)
+                weights = np.exp(logits - logits.max())
+                tokens[stream, position] = rng.choice(len(weights), p=weights / weights.sum())
+    return tokens.reshape(-1)[:positions]
 
 
 def random_tokens(graph: OpaqueGraph, *, seed: int = 0) -> NDArray[np.int32]:
