@@ -111,7 +111,7 @@ def _frame(graph: OnnxGraph) -> Frame:
         hybrid = any("conv" in given.name.lower() for given in graph.inputs) or any("Conv" in node.op for node in graph.nodes)
         raise NotLiftable("no attention in the graph" + (": its layers, or some of them, are convolutions" if hybrid else ""))
     core = next(iter(frame.cores.values()))
-    if len(shape) == 2 and trace.shape(core.q)[-2] == 1 < trace.time:  # a call of (1, time) is taken for a batch
+    if len(shape) == 2 and trace.shape(core.q)[-1 if core.transposed else -2] == 1 < trace.time:  # a call of (1, time) is taken for a batch
         frame = Frame(Trace(graph, trace.time, time_first=True, fixed=trace.fixed and not shape[0]))
     return frame
 

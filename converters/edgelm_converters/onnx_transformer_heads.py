@@ -107,12 +107,13 @@ class HeadReader:
             group = self._fused_heads() // array.shape[1]
             array = np.repeat(array, group, axis=1)
         else:
-            array = array.swapaxes(-1, -2) if part == "k" and not self._keys_are_rows() else array
+            second = "q" if self.core.transposed else "k"  # operand of the product of scores: its columns are positions
+            array = array.swapaxes(-1, -2) if part == second and not self._second_has_rows() else array
             lead = self.trace.shape(self.core.product)[:-2]
             array = np.broadcast_to(array, (*lead, *array.shape[-2:]))
         return array.reshape(-1, *array.shape[-2:])
 
-    def _keys_are_rows(self) -> bool:
+    def _second_has_rows(self) -> bool:
         product = self.frame.graph.producer_of(self.core.product)
         return product is not None and bool(product.attributes.get("transB", 0))
 

@@ -41,6 +41,8 @@ class Core:
         output: Tensor of mixed values.
         node: The softmax, or the fused operation.
         product: Tensor of the unscaled scores; "" in a fused operation.
+        transposed: The scores are those of keys (rows) with queries (columns), as tf2onnx writes some einsums; then `k` is
+            (..., time, head_dim) and `q` (..., head_dim, time).
     """
 
     q: str
@@ -49,6 +51,7 @@ class Core:
     output: str
     node: OnnxNode
     product: str = ""
+    transposed: bool = False
 
     @property
     def fused(self) -> bool:
@@ -191,7 +194,10 @@ class Frame:
         product, mixed = self._scores(node.inputs[0]), self._mixed(node.outputs[0])
         if product is None or mixed is None:
             return None
-        return Core(product.inputs[0], product.inputs[1], mixed.inputs[1], mixed.outputs[0], node, product.outputs[0])
+        axes = len(self.trace.shape(node.inputs[0]))
+        transposed = int(node.attributes.get("axis", -1)) % axes == axes - 2
+        q, k = reversed(product.inputs[:2]) if transposed else product.inputs[:2]
+        return Core(q, k, mixed.inputs[1], mixed.outputs[0], node, product.outputs[0], transposed)
 
     def _scores(self, tensor: str) -> OnnxNode | None:
         """The product of queries and keys that a softmax is taken of."""

@@ -47,7 +47,7 @@ def window_of(trace: Trace, core: Core, limit: int) -> int:
     """
     constants = list(mask_constants(trace, core))
     for square in (value for value in constants if value.ndim > 1 and value.shape[-1] == value.shape[-2] > trace.time):
-        if not _is_triangle(square.reshape(-1, *square.shape[-2:])):
+        if not _is_triangle((square.swapaxes(-1, -2) if core.transposed else square).reshape(-1, *square.shape[-2:])):
             raise NotLiftable(f"the mask of attention {core.node.name!r} hides earlier positions")
     numbers = {int(abs(value.item())) for value in constants if value.size == 1 and np.isfinite(value.item())}
     for number in sorted(number for number in numbers if trace.time < number < min(limit, _LONGEST - 2)):
@@ -64,7 +64,8 @@ def window_of(trace: Trace, core: Core, limit: int) -> int:
 def _masked(trace: Trace, core: Core, score: float, time: int) -> NDArray[np.float64]:
     """The softmax's operand (..., time, time) where every product is `score`."""
     lead = (1,) * (len(trace.shape(core.product)) - 2) if time > 64 else trace.shape(core.product)[:-2]
-    return np.asarray(trace.run(core.node.inputs[0], {core.product: np.full((*lead, time, time), score)}), np.float64)
+    added = np.asarray(trace.run(core.node.inputs[0], {core.product: np.full((*lead, time, time), score)}), np.float64)
+    return added.swapaxes(-1, -2) if core.transposed else added
 
 
 def _fused_mask(trace: Trace, core: Core) -> NDArray[np.float64]:
