@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgelm.errors import UnsupportedModelError
-from edgelm.spec import Activation, FloatArray
-from edgelm_converters.keras_dense import Affine, activated, activation_of, dense_of, spec_activation
+from edgelm.spec import FloatArray
+from edgelm_converters.keras_dense import activated, activation_of, dense_of
 from edgelm_converters.keras_graph import LayerNode
 from edgelm_converters.keras_values import constant_of, input_length
 from edgelm_converters.keras_wiring import Wiring, operation, weight_of
 from edgelm_converters.lift import NotLiftable
+from edgelm_converters.model_parts import Affine, FeedForward, Norm, as_float32, spec_activation
 
 ATTENTION = frozenset({"MultiHeadAttention", "GroupQueryAttention"})
 
@@ -33,26 +34,6 @@ class Attention:
     k: Affine
     v: Affine
     o: Affine
-
-
-@dataclass(frozen=True)
-class FeedForward:
-    """down(activation(up(x))), or down(activation(gate(x)) * up(x))."""
-
-    up: Affine
-    down: Affine
-    gate: Affine | None
-    activation: Activation
-
-
-@dataclass(frozen=True)
-class Norm:
-    """A norm over the last axis; weight and bias (width,)."""
-
-    kind: Literal["layer", "rms"]
-    eps: float
-    weight: FloatArray
-    bias: FloatArray
 
 
 def norm_of(node: LayerNode) -> Norm | None:
@@ -137,15 +118,11 @@ def _projection(node: LayerNode, name: str) -> Affine:
     kernel = node.weights.get(f"{name}/kernel")
     if kernel is None or kernel.ndim != 3:
         raise NotLiftable(f"attention {node.name!r} has no {name}/kernel (width, heads, head_dim)")
-    return Affine(_float32(kernel.reshape(kernel.shape[0], -1).T), _bias(node.weights, f"{name}/bias"))
+    return Affine(as_float32(kernel.reshape(kernel.shape[0], -1).T), _bias(node.weights, f"{name}/bias"))
 
 
 def _bias(weights: Mapping[str, NDArray[Any]], name: str) -> FloatArray | None:
-    return _float32(weights[name].reshape(-1)) if name in weights else None
-
-
-def _float32(array: NDArray[Any]) -> FloatArray:
-    return np.asarray(array, np.float32)
+    return as_float32(weights[name].reshape(-1)) if name in weights else None
 
 
 def _tensors(node: LayerNode, *names: str) -> list[str]:

@@ -9,18 +9,18 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgelm.errors import UnsupportedModelError
-from edgelm.spec import GATES, Activation, Cell, FloatArray
-from edgelm_converters.keras_dense import KERAS3_HARD_SIGMOID, Affine, activation_name, spec_activation
+from edgelm.spec import GATES, Activation, Cell
+from edgelm_converters.keras_dense import KERAS3_HARD_SIGMOID, activation_name
 from edgelm_converters.keras_graph import LayerNode
 from edgelm_converters.keras_wiring import operation
 from edgelm_converters.lift import NotLiftable
+from edgelm_converters.model_parts import Affine, RecurrentCell, spec_activation
 
 CELLS: Mapping[str, Cell] = {
     "GRU": "gru",
@@ -34,39 +34,6 @@ RECURRENT = frozenset({"GRU", "LSTM", "SimpleRNN", "RNN"})
 
 # Gates that go through the recurrent activation; the remaining one is the candidate.
 _SIGMOID_GATES: Mapping[str, tuple[int, ...]] = {"rnn": (), "gru": (0, 1), "lstm": (0, 1, 3)}
-
-
-@dataclass(frozen=True)
-class RecurrentCell:
-    """One recurrent layer with its weights, G = gates * units.
-
-    Attributes:
-        cell: `rnn`, `gru` or `lstm`.
-        activation: Of the candidate and of the cell output.
-        recurrent_activation: Of the gates.
-        reset_after: GRU only.
-        input: (G, in) and a bias (G,).
-        recurrent: (G, units).
-        recurrent_bias: (G,), for a GRU with `reset_after` only.
-    """
-
-    cell: Cell
-    activation: Activation
-    recurrent_activation: Activation
-    reset_after: bool
-    input: Affine
-    recurrent: FloatArray
-    recurrent_bias: FloatArray | None
-
-    @property
-    def units(self) -> int:
-        """Size of the state."""
-        return int(self.recurrent.shape[1])
-
-    @property
-    def kind(self) -> tuple[str, str, str, bool]:
-        """What all cells of a spec share."""
-        return self.cell, self.activation, self.recurrent_activation, self.reset_after
 
 
 def is_recurrent(node: LayerNode) -> bool:

@@ -16,11 +16,10 @@ from edgelm_converters.keras_cells import is_recurrent
 from edgelm_converters.keras_dense import SOFTMAX, activation_of, dense_of
 from edgelm_converters.keras_graph import KerasGraph, LayerNode
 from edgelm_converters.keras_hdf5 import DAMAGE
-from edgelm_converters.keras_head import Lift, check_classes
 from edgelm_converters.keras_recurrent import lift_recurrent
 from edgelm_converters.keras_transformer import ATTENTION, lift_transformer
 from edgelm_converters.keras_wiring import Wiring, operation
-from edgelm_converters.lift import NotLiftable
+from edgelm_converters.lift import Lift, NotLiftable, check_classes
 
 __all__ = ["Lift", "lift"]
 

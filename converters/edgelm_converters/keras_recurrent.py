@@ -6,14 +6,17 @@ batch normalisation and linear layers go into the weights of the layer behind th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
+from edgelm.errors import UnsupportedModelError
 from edgelm_converters.keras_cells import cells_of, is_recurrent
-from edgelm_converters.keras_dense import Affine, activated, activation_of, dense_of, scaling_of
+from edgelm_converters.keras_dense import activated, activation_of, dense_of, scaling_of
 from edgelm_converters.keras_graph import LayerNode
-from edgelm_converters.keras_head import Lift, input_features
 from edgelm_converters.keras_wiring import Wiring, operation, option, takes_last, weight_of
-from edgelm_converters.lift import NotLiftable
+from edgelm_converters.lift import Lift, NotLiftable
+from edgelm_converters.model_parts import Affine
 from edgelm_converters.recurrent_parts import Parts, assemble
 
 
@@ -67,7 +70,7 @@ def _read_recurrent(wiring: Wiring, node: LayerNode, parts: Parts) -> None:
     if parts.last_only:
         raise NotLiftable(f"recurrent layer {node.name!r} reads a single step")
     if parts.table is None and not parts.classes and not parts.prefix:
-        parts.classes, parts.one_hot = input_features(wiring, node), True
+        parts.classes, parts.one_hot = _input_features(wiring, node), True
     for cell in cells_of(node, wiring.graph.keras_version):
         parts.add_cell(cell, node.name)
     parts.last_only = not node.config.get("return_sequences", False)
@@ -77,7 +80,7 @@ def _read_prefix(wiring: Wiring, node: LayerNode, parts: Parts) -> None:
     """A layer in front of the recurrent stack: it sees one token at a time, so the table takes it."""
     dense, scaling, activation = dense_of(wiring, node), scaling_of(wiring, node), activation_of(node)
     if parts.table is None and not parts.classes and not parts.prefix:
-        parts.classes, parts.one_hot = input_features(wiring, node), True
+        parts.classes, parts.one_hot = _input_features(wiring, node), True
     if dense is not None:
         parts.prefix.append(dense)
     elif scaling is not None:
@@ -100,3 +103,20 @@ def _read_suffix(wiring: Wiring, node: LayerNode, parts: Parts) -> None:
         parts.dense[-1] = activated(wiring, parts.dense[-1], activation)
     elif activation != "linear":
         raise NotLiftable(f"layer {node.name!r} ({operation(node)}) behind the recurrent layers")
+
+
+def _input_features(wiring: Wiring, node: LayerNode) -> int:
+    """Width of the one-hot vectors that `node` reads from the model's input.
+
+    Raises:
+        UnsupportedModelError: The input is numbers, not one-hot vectors.
+    """
+    source = wiring.source(node)
+    shape: Sequence[int | None] = source.config.get("batch_shape") or source.config.get("batch_input_shape") or ()
+    features = shape[-1] if len(shape) == 3 else None
+    if features is None or features < 2:
+        raise UnsupportedModelError(
+            f"layer {node.name!r} reads the model's input {tuple(shape)} as numbers: the model has no vocabulary",
+            allowed="token ids (batch, time) into an Embedding, or one-hot vectors (batch, time, vocab)",
+        )
+    return int(features)

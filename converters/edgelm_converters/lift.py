@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from edgelm.errors import UnsupportedModelError
 from edgelm.model import LanguageModel, LiftProof, Origin, SourceLogits
-from edgelm.spec import RecurrentSpec
+from edgelm.spec import FloatArray, ModelSpec, RecurrentSpec
 
 TOLERANCE = 1e-3  # of the logits' spread: float32 sums in another order stay below 1e-5, a wrong gate order or epsilon is above 1e-2
 _SEQUENCES, _TIME, _LONGEST = 4, 24, 1024
@@ -25,6 +26,27 @@ class NotLiftable(Exception):  # noqa: N818 - a verdict of the lifter, not an er
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
+
+
+@dataclass(frozen=True)
+class Lift:
+    """A model taken out of a graph, not yet proven.
+
+    Attributes:
+        spec: What it is.
+        weights: Canonical name -> array.
+        probabilities: The source's output is softmax probabilities instead of logits.
+        last_only: The source's output is (batch, vocab) for the last position only.
+        one_hot: The source wants one-hot vectors (batch, time, vocab) instead of ids.
+        notes: What the lift leaves out, one sentence each, for the report.
+    """
+
+    spec: ModelSpec
+    weights: dict[str, FloatArray]
+    probabilities: bool
+    last_only: bool
+    one_hot: bool
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -112,3 +134,42 @@ def _centred(logits: NDArray[np.float32]) -> NDArray[np.float32]:
 def _log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     shifted = logits - logits.max(axis=-1, keepdims=True)
     return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True)), np.float32)
+
+
+def same_table(head: FloatArray, table: FloatArray | None) -> bool:
+    """The head's weight (vocab, width) is the embedding table itself."""
+    return table is not None and np.array_equal(head, table)
+
+
+def check_classes(vocab: int, classes: int) -> None:
+    """Sees to it that the model scores the tokens it reads.
+
+    Args:
+        vocab: Size of the input vocabulary.
+        classes: Size of the output's last axis.
+
+    Raises:
+        UnsupportedModelError: They differ: a classifier or a regression.
+    """
+    if vocab == classes:
+        return
+    kind = "a regression or a yes/no classifier" if classes == 1 else "a classifier or a translation model, not a language model"
+    raise UnsupportedModelError(
+        f"the model reads a vocabulary of {vocab} tokens but has {classes} output{'s' * (classes != 1)}: {kind}",
+        allowed="a model that scores the next token of its own input vocabulary",
+        fix="give the last Dense layer as many units as the Embedding has rows, and train it on the next token",
+    )
+
+
+def check_head_activation(name: str) -> str:
+    """The head's activation, where its outputs can be read as scores of a vocabulary.
+
+    Raises:
+        UnsupportedModelError: They cannot: sigmoid, relu, ...
+    """
+    if name not in ("linear", "softmax", "log_softmax"):
+        raise UnsupportedModelError(
+            f"the last layer's activation is {name!r}: its outputs are no distribution over a vocabulary",
+            allowed="softmax, or linear for logits",
+        )
+    return name

@@ -16,11 +16,11 @@ from edgelm.model import Imported, LanguageModel, LiftProof, OpaqueGraph, Origin
 from edgelm_converters.lift import NotLiftable, proven
 from edgelm_converters.onnx_calls import find_call
 from edgelm_converters.onnx_graph import OnnxGraph, folded, read_graph
+from edgelm_converters.onnx_node import DAMAGE
 from edgelm_converters.onnx_session import open_session
 from edgelm_converters.onnx_source import OnnxSource, as_source
 
 FORMAT = "onnx"
-_DAMAGE = (ArithmeticError, AttributeError, IndexError, KeyError, TypeError, ValueError)  # of nodes of another form than ONNX says
 
 
 def read(path: Path, *, trust: bool = False, name: str | None = None) -> Imported:
@@ -89,7 +89,7 @@ def _claim(graph: OnnxGraph, title: str) -> _Claim | str:
         found = lift_recurrent(graph) if has_recurrence(graph) else lift_transformer(graph)
     except NotLiftable as verdict:
         return verdict.reason
-    except _DAMAGE as error:
+    except DAMAGE as error:
         return f"a node has other attributes or weights than its operation takes ({type(error).__name__}: {error})"
     try:
         return _Claim(LanguageModel(found.spec, found.weights, name=title), found.notes)

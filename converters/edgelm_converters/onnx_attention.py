@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgelm.spec import FloatArray
-from edgelm_converters.keras_dense import Affine
 from edgelm_converters.lift import NotLiftable
+from edgelm_converters.model_parts import Affine
 from edgelm_converters.onnx_transformer_heads import CLOSE, HeadReader, Heads, Index, Rotary, Values
 from edgelm_converters.onnx_transformer_maps import Core, Frame, Linear
 from edgelm_converters.onnx_transformer_masks import scores_scale

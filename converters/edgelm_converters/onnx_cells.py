@@ -12,9 +12,8 @@ import numpy as np
 
 from edgelm.errors import UnsupportedModelError
 from edgelm.spec import Activation, Cell, FloatArray
-from edgelm_converters.keras_cells import RecurrentCell
-from edgelm_converters.keras_dense import Affine
 from edgelm_converters.lift import NotLiftable
+from edgelm_converters.model_parts import Affine, RecurrentCell
 from edgelm_converters.onnx_node import Array, OnnxGraph, OnnxNode
 from edgelm_converters.onnx_ops import trace
 from edgelm_converters.onnx_ops_recurrent import DEFAULT_ACTIVATIONS, GATES

@@ -16,9 +16,8 @@ import numpy as np
 from edgelm.model import LanguageModel
 from edgelm.models.reference import ReferenceSession
 from edgelm.spec import Activation, Cell, FloatArray, RecurrentSpec
-from edgelm_converters.keras_cells import RecurrentCell
-from edgelm_converters.keras_dense import Affine
 from edgelm_converters.lift import NotLiftable
+from edgelm_converters.model_parts import Affine, RecurrentCell
 from edgelm_converters.onnx_fold import folded
 from edgelm_converters.onnx_node import Array, OnnxGraph, OnnxInput, OnnxNode
 from edgelm_converters.onnx_ops import trace

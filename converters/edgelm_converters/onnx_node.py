@@ -14,6 +14,9 @@ Array = NDArray[Any]
 NEWEST_OPSET = 24
 """Of onnx 1.19."""
 
+DAMAGE = (ArithmeticError, AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError)
+"""What Python and numpy raise on nodes of another form than ONNX says."""
+
 
 @dataclass(frozen=True)
 class OnnxNode:

@@ -13,10 +13,8 @@ import numpy as np
 
 from edgelm.models.activations import activate
 from edgelm.spec import FloatArray
-from edgelm_converters.keras_cells import RecurrentCell
-from edgelm_converters.keras_dense import Affine, spec_activation
-from edgelm_converters.keras_head import Lift
-from edgelm_converters.lift import NotLiftable
+from edgelm_converters.lift import Lift, NotLiftable
+from edgelm_converters.model_parts import Affine, RecurrentCell, spec_activation
 from edgelm_converters.onnx_activations import activation_at
 from edgelm_converters.onnx_cells import cell_of, check_direction, is_cell
 from edgelm_converters.onnx_loops import is_loop, loop_cell

@@ -15,14 +15,12 @@ import numpy as np
 
 from edgelm.models.reference import sinusoidal_table
 from edgelm.spec import FloatArray, Position, TransformerSpec
-from edgelm_converters.keras_blocks import FeedForward, Norm
-from edgelm_converters.keras_dense import Affine
-from edgelm_converters.keras_hdf5 import DAMAGE
-from edgelm_converters.keras_head import Lift, check_classes, same_table
-from edgelm_converters.lift import NotLiftable
+from edgelm_converters.lift import Lift, NotLiftable, check_classes, same_table
+from edgelm_converters.model_parts import Affine, FeedForward, Norm
 from edgelm_converters.onnx_attention import Attention
 from edgelm_converters.onnx_calls import find_call
 from edgelm_converters.onnx_graph import Array, OnnxGraph, OnnxNode
+from edgelm_converters.onnx_node import DAMAGE
 from edgelm_converters.onnx_transformer_blocks import Stack, stack_of
 from edgelm_converters.onnx_transformer_embedding import Embedding, embedding_of, longest_context
 from edgelm_converters.onnx_transformer_fused import unfused

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgelm.spec import FloatArray
-from edgelm_converters.keras_blocks import FeedForward, Norm
-from edgelm_converters.keras_dense import Affine
 from edgelm_converters.lift import NotLiftable
+from edgelm_converters.model_parts import Affine, FeedForward, Norm
 from edgelm_converters.onnx_attention import Attention, attention_of
 from edgelm_converters.onnx_transformer_functions import Mixing, copy_between, mixing_between, norm_between, two_norms_between
 from edgelm_converters.onnx_transformer_maps import Frame, Linear, ResidualSum

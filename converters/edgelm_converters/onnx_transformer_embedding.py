@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgelm.spec import FloatArray
-from edgelm_converters.keras_blocks import Norm
 from edgelm_converters.lift import NotLiftable
+from edgelm_converters.model_parts import Norm
 from edgelm_converters.onnx_attention import Attention
 from edgelm_converters.onnx_graph import Array
 from edgelm_converters.onnx_transformer_blocks import Stack

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from edgelm.models.activations import activate
 from edgelm.spec import Activation, FloatArray
-from edgelm_converters.keras_blocks import Norm
 from edgelm_converters.lift import NotLiftable
+from edgelm_converters.model_parts import Norm
 from edgelm_converters.onnx_transformer_trace import Trace
 
 Rows = NDArray[np.float64]

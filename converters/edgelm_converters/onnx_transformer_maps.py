@@ -10,8 +10,8 @@ from functools import cached_property
 import numpy as np
 
 from edgelm.spec import FloatArray
-from edgelm_converters.keras_dense import Affine
 from edgelm_converters.lift import NotLiftable
+from edgelm_converters.model_parts import Affine
 from edgelm_converters.onnx_graph import OnnxGraph, OnnxNode
 from edgelm_converters.onnx_transformer_trace import Trace
 

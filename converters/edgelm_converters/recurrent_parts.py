@@ -10,10 +10,8 @@ import numpy as np
 
 from edgelm.errors import UnsupportedModelError
 from edgelm.spec import DenseLayer, FloatArray, RecurrentSpec
-from edgelm_converters.keras_cells import RecurrentCell
-from edgelm_converters.keras_dense import Affine, spec_activation
-from edgelm_converters.keras_head import Lift, check_classes, check_head_activation, same_table
-from edgelm_converters.lift import NotLiftable
+from edgelm_converters.lift import Lift, NotLiftable, check_classes, check_head_activation, same_table
+from edgelm_converters.model_parts import Affine, RecurrentCell, spec_activation
 
 
 @dataclass

@@ -18,8 +18,7 @@ from edgelm.lower.direct import lower  # noqa: E402
 from edgelm.model import LanguageModel  # noqa: E402
 from edgelm.models.reference import logits  # noqa: E402
 from edgelm.runtime.session import open_session  # noqa: E402
-from edgelm_converters.keras_head import Lift  # noqa: E402
-from edgelm_converters.lift import NotLiftable  # noqa: E402
+from edgelm_converters.lift import Lift, NotLiftable  # noqa: E402
 from edgelm_converters.onnx import read  # noqa: E402
 from edgelm_converters.onnx_graph import folded, read_graph  # noqa: E402
 from edgelm_converters.onnx_transformer import lift_transformer  # noqa: E402
