@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import glob
 import hashlib
 import importlib
@@ -80,7 +81,8 @@ def load(source: str | Path, *, trust: bool = False, tokenizer: Path | None = No
     """
     path = place_of(source)
     imported = _reader(path)(path, trust=trust, name=_name(path))
-    return _completed(imported, _tokenizer_text(path, tokenizer, imported.model), content_sha256(path))
+    place = tokenizer or tokenizer_in(path if path.is_dir() else path.parent)
+    return _completed(imported, place, content_sha256(path))
 
 
 def load_module(module: Any, example_tokens: Any = None, *, tokenizer: Path | None = None, name: str | None = None) -> Imported:
@@ -97,17 +99,20 @@ def load_module(module: Any, example_tokens: Any = None, *, tokenizer: Path | No
     """
     imported: Imported = importlib.import_module("edgelm_converters.torch").read_module(module, example_tokens, name)
     model = imported.model
-    text = _read_tokenizer(tokenizer, model) if tokenizer else None
     sha256 = content_sha256(model.path) if isinstance(model, OpaqueGraph) else _weights_sha256(model)
-    return _completed(imported, text, sha256)
+    return _completed(imported, tokenizer, sha256)
 
 
-def _completed(imported: Imported, tokenizer: str | None, sha256: str) -> Imported:
-    """What a converter returned, with tokenizer and hash."""
-    model = imported.model
-    if isinstance(model, LanguageModel):
-        return Imported(model.replace(tokenizer=tokenizer, source_sha256=sha256), imported.source_logits)
-    return Imported(OpaqueGraph(**{**vars(model), "tokenizer": tokenizer, "source_sha256": sha256}), imported.source_logits)
+def _completed(imported: Imported, tokenizer: Path | None, sha256: str) -> Imported:
+    """What a converter returned, with the tokenizer of a file or folder, what is to be said of it, and the hash."""
+    model, text, origin = imported.model, None, imported.model.origin
+    if tokenizer is not None:
+        found = Tokenizer.load(tokenizer)
+        note = check_vocabulary(found, model.spec.vocab_size if isinstance(model, LanguageModel) else model.vocab_size)
+        text = found.to_json()
+        origin = dataclasses.replace(origin, why=f"{origin.why}. {note}") if origin and note else origin
+    completed = dataclasses.replace(model, tokenizer=text, source_sha256=sha256, origin=origin)
+    return Imported(completed, imported.source_logits)
 
 
 def _weights_sha256(model: LanguageModel) -> str:
@@ -147,17 +152,6 @@ def _folder_module(path: Path) -> str | None:
     """The module that reads a folder; None for edgelm's own and unknown ones."""
     known = [] if (path / SPEC).is_file() else FOLDERS.items()
     return next((module for file, module in known if (path / file).is_file()), None)
-
-
-def _tokenizer_text(path: Path, named: Path | None, model: LanguageModel | OpaqueGraph) -> str | None:
-    place = named or tokenizer_in(path if path.is_dir() else path.parent)
-    return None if place is None else _read_tokenizer(place, model)
-
-
-def _read_tokenizer(place: Path, model: LanguageModel | OpaqueGraph) -> str:
-    tokenizer = Tokenizer.load(place)
-    check_vocabulary(tokenizer, model.spec.vocab_size if isinstance(model, LanguageModel) else model.vocab_size)
-    return tokenizer.to_json()
 
 
 def content_sha256(path: Path) -> str:

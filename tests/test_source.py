@@ -97,3 +97,10 @@ def test_a_tokenizer_of_any_kind_beside_a_model_is_taken(tmp_path: Path) -> None
     assert read(tmp_path / "tiny").tokenizer is None
     (tmp_path / "tiny" / "vocab.txt").write_text("[UNK]\nsee\nyou\n", encoding="utf-8")
     assert '"see":1' in (read(tmp_path / "tiny").tokenizer or "")
+
+
+def test_rows_that_no_token_has_are_told(tmp_path: Path) -> None:
+    write_model(tmp_path / "tiny")
+    (tmp_path / "few.txt").write_text("[UNK]\n" + "\n".join(f"word{i}" for i in range(4)), encoding="utf-8")
+    model = source.load(tmp_path / "tiny", tokenizer=tmp_path / "few.txt").model
+    assert model.origin is not None and "have no token" in model.origin.why
