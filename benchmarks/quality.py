@@ -55,6 +55,8 @@ CONTROL = "trained on, float32"
 STUDENTS = "distill-int8, three seeds"
 QUICK = Training(epochs=0.01, batch_size=4, sequence_length=32, precision="float32")
 QUICK_CALIBRATION = 512
+QUICK_ROWS = ["float32", "int8", "int4-qat", "mixed", "prune80-int8", "structure30-int8", "cluster16-int8", "ternary-qat", "distill-int8"]
+"""One row for each technique."""
 
 Row = dict[str, Any]
 Change = Callable[[Step], Step]
@@ -220,7 +222,7 @@ def main() -> None:
         known = json.loads(file.read_text())["rows"] if file.exists() and not arguments.quick else []
         known = [row for row in known if not (arguments.anew and row["recipe"] in (arguments.recipes or toolbox_table.BARS))]
         bench = bench_of(name, arguments)
-        for rows in rows_of(bench, arguments.recipes, known):
+        for rows in rows_of(bench, arguments.recipes or (QUICK_ROWS if arguments.quick else None), known):
             if not arguments.quick:
                 file.write_text(json.dumps({"basis": "measured", **machine, "rows": rows}, indent=1) + "\n")
         print(toolbox_table.markdown(name, rows))
