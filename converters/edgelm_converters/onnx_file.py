@@ -18,6 +18,8 @@ OLDEST_OPSET = 7  # what onnxruntime still runs
 DOMAINS = frozenset({"", "ai.onnx.ml", "com.microsoft"})
 _LIMIT = (1 << 31) - 1  # of one protobuf message
 _DEEPEST_CALL, _MOST_NODES = 50, 1_000_000  # of functions: dynamo's files nest three deep, a model of 100 layers has 10,000 nodes
+FUSED_IN_ONNX = frozenset({"SimplifiedLayerNormalization"})
+"""Operations of onnxruntime that its optimizer writes without their domain."""
 
 
 def read_graph(path: Path) -> OnnxGraph:
@@ -118,7 +120,7 @@ def _check_domains(path: Path, model: Any, opsets: Mapping[str, int]) -> None:
                 allowed="operations of ONNX itself and of com.microsoft",
                 fix="export the model without custom operations",
             )
-        if domain:
+        if domain or node.op_type in FUSED_IN_ONNX:
             continue
         if not defs.has(node.op_type, max_inclusive_version=opsets[""], domain=""):
             raise UnsupportedModelError(

@@ -20,8 +20,7 @@ EIGHT_BITS = ("embedding", "head", "hidden")
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("values", ["ternary", "binary"])
-@pytest.mark.parametrize("scale", ["row", "block32"])
+@pytest.mark.parametrize(("values", "scale"), [("ternary", "block32"), ("binary", "row")])
 def test_layers_hold_two_or_three_codes_and_training_pays(family: Family, values: str, scale: str) -> None:
     model = trained(family)
     step = LowBit(values, scale=scale, train=dataclasses.replace(RETRAIN, epochs=2))  # type: ignore[arg-type]
