@@ -32,7 +32,7 @@ def build(
         tflite: The flatbuffer, before the manifest goes into it.
         encodings: How each weight really is stored.
     """
-    content = reader.read(tflite)
+    content = reader.outline(tflite)
     return _of_model(model, recipe, target, encodings) | {
         "signatures": {s.name: {"inputs": _tensors(s.inputs), "outputs": _tensors(s.outputs)} for s in content.signatures},
         "flatbuffer_sha256": hashlib.sha256(tflite).hexdigest(),
@@ -75,10 +75,10 @@ def _of_model(model: LanguageModel | OpaqueGraph, recipe: Recipe, target: str, e
     }
 
 
-def runs_on(content: reader.TfliteModel, runtime: str) -> bool:
+def runs_on(content: reader.Outline, runtime: str) -> bool:
     """Whether a runtime has every op version the file declares."""
     required = versions.required_versions(content.op_versions)
-    return not (content.custom_ops or content.flex_ops or versions.unsupported_ops(runtime, required))
+    return not (content.custom_ops or versions.unsupported_ops(runtime, required))
 
 
 def _tensors(named: Mapping[str, reader.TensorInfo]) -> dict[str, dict[str, Any]]:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from edgelm.errors import ArtifactError
 from edgelm.spec import Encoding
 from edgelm.tflite.quantize import dequantize, integer_values, quantize
-from edgelm.tflite.reader import TfliteModel, read, weight_values
+from edgelm.tflite.reader import TfliteModel, outline, read, weight_values
 from edgelm.tflite.writer import ModelBuilder
 
 WEIGHT = np.random.default_rng(5).standard_normal((40, 64)).astype(np.float32)
@@ -166,3 +166,13 @@ def test_noise_behind_the_identifier_never_crashes(noise: bytes) -> None:
         look_at_everything(read(b"\x10\x00\x00\x00TFL3" + noise))
     except ArtifactError as error:
         assert "corrupt" in error.what
+
+
+def test_an_outline_says_what_the_whole_file_says() -> None:
+    data = written()
+    whole, short = read(data), outline(data)
+    assert (short.op_versions, short.custom_ops) == (whole.op_versions, ())
+    assert [signature.name for signature in short.signatures] == ["first", "second"]
+    for ours, theirs in zip(short.signatures, whole.signatures, strict=True):
+        for named, wanted in ((ours.inputs, theirs.inputs), (ours.outputs, theirs.outputs)):
+            assert {n: (t.name, t.shape, t.dtype) for n, t in named.items()} == {n: (t.name, t.shape, t.dtype) for n, t in wanted.items()}
