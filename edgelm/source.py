@@ -8,6 +8,7 @@ import hashlib
 import importlib
 import json
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -80,9 +81,12 @@ def load(source: str | Path, *, trust: bool = False, tokenizer: Path | None = No
         TokenizerError: The tokenizer cannot be read or has more entries than the model has rows.
     """
     path = place_of(source)
-    imported = _reader(path)(path, trust=trust, name=_name(path))
-    place = tokenizer or tokenizer_in(path if path.is_dir() else path.parent)
-    return _completed(imported, place, content_sha256(path))
+    reader = _reader(path)
+    with ThreadPoolExecutor(2) as beside:  # hashing and the tokenizer of a large model take as long as its weights
+        sha256 = beside.submit(content_sha256, path)
+        text = beside.submit(_tokenizer_of, tokenizer, path)
+        imported = reader(path, trust=trust, name=_name(path))
+    return _completed(imported, text.result(), sha256.result())
 
 
 def load_module(module: Any, example_tokens: Any = None, *, tokenizer: Path | None = None, name: str | None = None) -> Imported:
@@ -100,16 +104,21 @@ def load_module(module: Any, example_tokens: Any = None, *, tokenizer: Path | No
     imported: Imported = importlib.import_module("edgelm_converters.torch").read_module(module, example_tokens, name)
     model = imported.model
     sha256 = content_sha256(model.path) if isinstance(model, OpaqueGraph) else _weights_sha256(model)
-    return _completed(imported, tokenizer, sha256)
+    return _completed(imported, Tokenizer.load(tokenizer) if tokenizer else None, sha256)
 
 
-def _completed(imported: Imported, tokenizer: Path | None, sha256: str) -> Imported:
-    """What a converter returned, with the tokenizer of a file or folder, what is to be said of it, and the hash."""
+def _tokenizer_of(named: Path | None, path: Path) -> Tokenizer | None:
+    """The tokenizer that is named, or lies beside a model."""
+    place = named or tokenizer_in(path if path.is_dir() else path.parent)
+    return Tokenizer.load(place) if place else None
+
+
+def _completed(imported: Imported, tokenizer: Tokenizer | None, sha256: str) -> Imported:
+    """What a converter returned, with its tokenizer, what is to be said of it, and the hash."""
     model, text, origin = imported.model, None, imported.model.origin
     if tokenizer is not None:
-        found = Tokenizer.load(tokenizer)
-        note = check_vocabulary(found, model.spec.vocab_size if isinstance(model, LanguageModel) else model.vocab_size)
-        text = found.to_json()
+        note = check_vocabulary(tokenizer, model.spec.vocab_size if isinstance(model, LanguageModel) else model.vocab_size)
+        text = tokenizer.to_json()
         origin = dataclasses.replace(origin, why=f"{origin.why}. {note}") if origin and note else origin
     completed = dataclasses.replace(model, tokenizer=text, source_sha256=sha256, origin=origin)
     return Imported(completed, imported.source_logits)

@@ -7,6 +7,7 @@ https://ai.google.dev/edge/litert/conversion/tensorflow/quantization/quantizatio
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +26,8 @@ _LARGEST = {Encoding.INT8: 127, Encoding.INT4: 7, Encoding.INT4_BLOCK32: 7}
 _OFF_GRID = 1e-3
 
 # One step holds this many weights: their float32 temporaries (4 MB) stay in the cache, and 135 M weights never exist twice.
-_CHUNK_WEIGHTS = 1 << 20
+_CHUNK_WEIGHTS = 1 << 18
+_THREADS = 2  # of numpy, which leaves the interpreter free
 
 # XNNPACK refuses scales that are zero or subnormal, so rows without any weight get the smallest normal number.
 _SMALLEST_SCALE = {np.dtype(np.float32): float(np.finfo(np.float32).tiny), np.dtype(np.float16): float(np.finfo(np.float16).tiny)}
@@ -153,11 +155,16 @@ def _check_shape(weight: FloatArray, encoding: Encoding) -> None:
         )
 
 
-def _row_chunks(weight: FloatArray) -> Iterator[tuple[slice, NDArray[np.float32]]]:
+def _row_parts(weight: FloatArray) -> Iterator[slice]:
     step = max(1, _CHUNK_WEIGHTS // max(1, weight[0].size))
     step += step % 2  # an even number of rows ends on a byte of int4 values
     for start in range(0, weight.shape[0], step):
-        yield slice(start, min(start + step, weight.shape[0])), np.asarray(weight[start : start + step], dtype=np.float32)
+        yield slice(start, min(start + step, weight.shape[0]))
+
+
+def _row_chunks(weight: FloatArray) -> Iterator[tuple[slice, NDArray[np.float32]]]:
+    for rows in _row_parts(weight):
+        yield rows, np.asarray(weight[rows], dtype=np.float32)
 
 
 def _quantize_float32(weight: FloatArray) -> QuantizedTensor:
@@ -185,7 +192,9 @@ def _quantize_integer(
     blocks, largest = _block_count(encoding, columns), _LARGEST[encoding]
     scales = np.empty((rows, blocks), _scale_dtype(encoding))
     data = np.empty((rows * columns * encoding.bits + 7) // 8, np.uint8)
-    for part, chunk in _row_chunks(weight):
+
+    def store(part: slice) -> None:
+        chunk = np.asarray(weight[part], dtype=np.float32)
         blocked = chunk.reshape(chunk.shape[0], blocks, -1)  # (rows, blocks, columns of a block)
         scales[part] = _block_scales(blocked, largest, scales.dtype) if fixed is None else fixed[part]
         if fixed is not None:
@@ -194,6 +203,9 @@ def _quantize_integer(
         packed = values.view(np.uint8).reshape(-1) if encoding is Encoding.INT8 else pack_int4(values)
         start = part.start * columns * encoding.bits // 8
         data[start : start + packed.size] = packed
+
+    with ThreadPoolExecutor(_THREADS) as threads:
+        list(threads.map(store, _row_parts(weight)))  # the first error is raised
     return QuantizedTensor(encoding, weight.shape, data, scales if encoding is Encoding.INT4_BLOCK32 else scales.reshape(-1))
 
 
