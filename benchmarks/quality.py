@@ -170,7 +170,7 @@ def rows_of(bench: Bench, names: list[str] | None, known: list[Row]) -> Iterator
         if name not in rows and (names is None or name in names):
             rows[name] = make()
             yield [rows[known] for known in makers if known in rows]
-    if names is None:
+    if (names is None or "structure30-int8" in names) and "int8" in rows:
         for name, milliseconds in timed(bench, ("int8", "structure30-int8"), recipes).items():
             rows[name] = rows[name] | {"ms_per_token": milliseconds}
     yield [rows[known] for known in makers if known in rows]
