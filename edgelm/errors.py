@@ -6,6 +6,9 @@ Anything else that escapes is a bug.
 
 from __future__ import annotations
 
+import importlib
+from typing import Any
+
 
 class EdgeLMError(Exception):
     """Base of the errors a user can mend.
@@ -85,3 +88,25 @@ class ContextFullError(RuntimeFailure):
 
 class MissingDependencyError(EdgeLMError):
     """An optional package is needed; `fix` is the pip command that installs it."""
+
+
+def optional_package(module: str, task: str, extra: str) -> Any:
+    """A package that not everyone has.
+
+    Args:
+        module: Its name, dotted for a part of it.
+        task: What needs it: "reading ONNX files".
+        extra: The extra of edgelm that brings it.
+
+    Raises:
+        MissingDependencyError: It is not installed.
+
+    Example:
+        >>> optional_package("onnx", "reading ONNX files", "onnx").__name__
+        'onnx'
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        name = module.split(".")[0]
+        raise MissingDependencyError(f"{task} needs {name}, which is not installed", fix=f"pip install 'edgelm[{extra}]'") from error

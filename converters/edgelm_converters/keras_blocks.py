@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,24 +15,11 @@ from edgelm_converters.keras_graph import LayerNode
 from edgelm_converters.keras_values import constant_of, input_length
 from edgelm_converters.keras_wiring import Wiring, operation, weight_of
 from edgelm_converters.lift import NotLiftable
-from edgelm_converters.model_parts import Affine, FeedForward, Norm, as_float32, spec_activation
+from edgelm_converters.model_parts import Affine, Attention, FeedForward, Norm, as_float32, spec_activation
 
 ATTENTION = frozenset({"MultiHeadAttention", "GroupQueryAttention"})
 
 _MASK_TIME = 5  # long enough to tell a causal mask from a band or a full one, for models of any length
-
-
-@dataclass(frozen=True)
-class Attention:
-    """Causal self-attention; q (heads * head_dim, width), k and v (kv_heads * head_dim, width), o (width, heads * head_dim)."""
-
-    heads: int
-    kv_heads: int
-    head_dim: int
-    q: Affine
-    k: Affine
-    v: Affine
-    o: Affine
 
 
 def norm_of(node: LayerNode) -> Norm | None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgelm.errors import MissingDependencyError, SourceError
+from edgelm.errors import SourceError, optional_package
 
 MAX_RATIO = 20  # trained weights compress to about 90 %; freshly zeroed ones are rare and small
 _SLACK = 16 << 20  # bytes: small models may be all zeros
@@ -24,11 +24,7 @@ def h5py() -> Any:
     Raises:
         MissingDependencyError: It is not installed.
     """
-    try:
-        import h5py as module
-    except ImportError as error:
-        raise MissingDependencyError("reading Keras files needs h5py", fix="pip install 'edgelm[keras]'") from error
-    return module
+    return optional_package("h5py", "reading Keras files", "keras")
 
 
 @dataclass(frozen=True)

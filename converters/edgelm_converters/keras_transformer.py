@@ -12,13 +12,13 @@ import numpy as np
 
 from edgelm.models.reference import sinusoidal_table
 from edgelm.spec import FloatArray, Position, TransformerSpec
-from edgelm_converters.keras_blocks import ATTENTION, Attention, body_of, norm_of
+from edgelm_converters.keras_blocks import ATTENTION, body_of, norm_of
 from edgelm_converters.keras_dense import SOFTMAX, activation_of, dense_of, scaling_of
 from edgelm_converters.keras_graph import LayerNode
 from edgelm_converters.keras_values import constant_of, input_length, table_length
 from edgelm_converters.keras_wiring import Wiring, operation, takes_last, weight_of
 from edgelm_converters.lift import Lift, NotLiftable, check_classes, check_head_activation, same_table
-from edgelm_converters.model_parts import Affine, FeedForward, Norm
+from edgelm_converters.model_parts import Affine, Attention, FeedForward, Norm
 
 __all__ = ["ATTENTION", "lift_transformer"]
 

@@ -65,6 +65,19 @@ class Norm:
 
 
 @dataclass(frozen=True)
+class Attention:
+    """Causal self-attention; q (heads * head_dim, width), k and v (kv_heads * head_dim, width), o (width, heads * head_dim)."""
+
+    heads: int
+    kv_heads: int
+    head_dim: int
+    q: Affine
+    k: Affine
+    v: Affine
+    o: Affine
+
+
+@dataclass(frozen=True)
 class FeedForward:
     """down(activation(up(x))), or down(activation(gate(x)) * up(x))."""
 

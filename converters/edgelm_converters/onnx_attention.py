@@ -8,15 +8,15 @@ import numpy as np
 
 from edgelm.spec import FloatArray
 from edgelm_converters.lift import NotLiftable
-from edgelm_converters.model_parts import Affine
+from edgelm_converters.model_parts import Affine, Attention
 from edgelm_converters.onnx_transformer_heads import CLOSE, HeadReader, Heads, Index, Rotary, Values
 from edgelm_converters.onnx_transformer_maps import Core, Frame, Linear
 from edgelm_converters.onnx_transformer_masks import scores_scale
 
 
 @dataclass(frozen=True)
-class Attention:
-    """Causal self-attention in the canonical form of the spec; maps as in `keras_blocks.Attention`, norms (head_dim,).
+class OnnxAttention(Attention):
+    """Attention with all that a graph can say of it, norms (head_dim,).
 
     Attributes:
         inputs: Tensors that q, k and v are made from.
@@ -24,13 +24,6 @@ class Attention:
         core: Where it mixes values.
     """
 
-    heads: int
-    kv_heads: int
-    head_dim: int
-    q: Affine
-    k: Affine
-    v: Affine
-    o: Affine
     scale: float
     rotary: Rotary | None
     q_norm: FloatArray | None
@@ -40,7 +33,7 @@ class Attention:
     core: Core
 
 
-def attention_of(frame: Frame, core: Core, output: Linear) -> Attention:
+def attention_of(frame: Frame, core: Core, output: Linear) -> OnnxAttention:
     """The attention that ends in the linear map `output`.
 
     Args:
@@ -70,7 +63,7 @@ def attention_of(frame: Frame, core: Core, output: Linear) -> Attention:
     if q_norm is not None and k_norm is not None:  # exporters put the scale on queries and keys, half of it each
         extra = np.float32(np.sqrt(scale * q.rows.shape[1] ** 0.5))
         q_norm, k_norm, scale = q_norm * extra, k_norm * extra, q.rows.shape[1] ** -0.5
-    return Attention(
+    return OnnxAttention(
         heads=len(order),
         kv_heads=kv_heads,
         head_dim=q.rows.shape[1],

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from edgelm.errors import MissingDependencyError, SourceError, UnsupportedModelError
+from edgelm.errors import SourceError, UnsupportedModelError, optional_package
 from edgelm_converters.onnx_node import NEWEST_OPSET, OnnxGraph
 from edgelm_converters.onnx_proto import HOW_TO_EXPORT, GraphReader, plain_domain
 
@@ -83,11 +83,7 @@ def import_onnx() -> Any:
     Raises:
         MissingDependencyError: It is not installed.
     """
-    try:
-        import onnx
-    except ImportError as error:
-        raise MissingDependencyError("reading ONNX files needs the onnx package", fix="pip install 'edgelm[onnx]'") from error
-    return onnx
+    return optional_package("onnx", "reading ONNX files", "onnx")
 
 
 def _opsets(path: Path, model: Any) -> dict[str, int]:

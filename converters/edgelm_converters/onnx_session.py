@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from edgelm.errors import MissingDependencyError, SourceError, UnsupportedModelError
+from edgelm.errors import SourceError, UnsupportedModelError, optional_package
 from edgelm_converters.onnx_file import load_proto
 from edgelm_converters.onnx_node import Array
 
@@ -61,10 +61,7 @@ def open_session(path: Path) -> Session:
         UnsupportedModelError: The runtime cannot load it: an operation it does not have, types that do not fit.
         MissingDependencyError: onnxruntime is not installed.
     """
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise MissingDependencyError("running ONNX models needs onnxruntime", fix="pip install 'edgelm[onnx]'") from error
+    onnxruntime = optional_package("onnxruntime", "running ONNX models", "onnx")
     model = load_proto(path)
     half = _is_half(model)
     options = onnxruntime.SessionOptions()

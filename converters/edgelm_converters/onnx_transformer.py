@@ -17,7 +17,7 @@ from edgelm.models.reference import sinusoidal_table
 from edgelm.spec import FloatArray, Position, TransformerSpec
 from edgelm_converters.lift import Lift, NotLiftable, check_classes, same_table
 from edgelm_converters.model_parts import Affine, FeedForward, Norm
-from edgelm_converters.onnx_attention import Attention
+from edgelm_converters.onnx_attention import OnnxAttention
 from edgelm_converters.onnx_calls import find_call
 from edgelm_converters.onnx_graph import Array, OnnxGraph, OnnxNode
 from edgelm_converters.onnx_node import DAMAGE
@@ -38,7 +38,7 @@ class _Parts:
     """A transformer in the spec's terms: attention and feed-forward layer of each block, norms by canonical name."""
 
     embedding: Embedding
-    attentions: list[Attention]
+    attentions: list[OnnxAttention]
     feeds: list[FeedForward]
     norms: Mapping[str, Norm]
     pre: bool
@@ -162,10 +162,10 @@ def _above(frame: Frame, tensor: str) -> tuple[OnnxNode, str, Array | None]:
 
 def _parts(stack: Stack, embedding: Embedding, head: Affine) -> _Parts:
     bodies = [body for sublayer in stack.sublayers for body in sublayer.body]
-    attentions = [body for body in bodies if isinstance(body, Attention)]
+    attentions = [body for body in bodies if isinstance(body, OnnxAttention)]
     feeds = [body for body in bodies if isinstance(body, FeedForward)]
     parallel = all(len(sublayer.body) == 2 for sublayer in stack.sublayers)
-    if [type(body) for body in bodies] != [Attention, FeedForward] * len(attentions) or len({len(s.body) for s in stack.sublayers}) > 1:
+    if [type(body) for body in bodies] != [OnnxAttention, FeedForward] * len(attentions) or len({len(s.body) for s in stack.sublayers}) > 1:
         raise NotLiftable("its blocks are no chain of one attention and one feed-forward layer each")
     norms, pre = _norms(stack)
     if parallel and not pre:
@@ -192,7 +192,7 @@ def _final(norms: Sequence[Norm]) -> dict[str, Norm]:
     return {"final_norm": norms[0]} if norms else {}
 
 
-def _check_alike(attentions: Sequence[Attention], feeds: Sequence[FeedForward], norms: Sequence[Norm], embedding: Embedding) -> None:
+def _check_alike(attentions: Sequence[OnnxAttention], feeds: Sequence[FeedForward], norms: Sequence[Norm], embedding: Embedding) -> None:
     heads = {(each.heads, each.kv_heads, each.head_dim, each.q_norm is None) for each in attentions}
     forms = {(feed.activation, feed.gate is None, len(feed.up.weight)) for feed in feeds}
     if len(heads) > 1 or len(forms) > 1 or len({norm.kind for norm in norms}) > 1:
@@ -273,7 +273,7 @@ def _weights(spec: TransformerSpec, parts: _Parts) -> dict[str, FloatArray]:
     return {name: np.asarray(weight, np.float32) for name, weight in weights.items()}
 
 
-def _block_weights(spec: TransformerSpec, at: str, attention: Attention, feed: FeedForward) -> dict[str, FloatArray]:
+def _block_weights(spec: TransformerSpec, at: str, attention: OnnxAttention, feed: FeedForward) -> dict[str, FloatArray]:
     layers = {"q": attention.q, "k": attention.k, "v": attention.v, "o": attention.o, "up": feed.up, "down": feed.down}
     if feed.gate is not None:
         layers["gate"] = feed.gate

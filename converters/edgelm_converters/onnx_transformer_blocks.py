@@ -9,11 +9,11 @@ import numpy as np
 from edgelm.spec import FloatArray
 from edgelm_converters.lift import NotLiftable
 from edgelm_converters.model_parts import Affine, FeedForward, Norm
-from edgelm_converters.onnx_attention import Attention, attention_of
+from edgelm_converters.onnx_attention import OnnxAttention, attention_of
 from edgelm_converters.onnx_transformer_functions import Mixing, copy_between, mixing_between, norm_between, two_norms_between
 from edgelm_converters.onnx_transformer_maps import Frame, Linear, ResidualSum
 
-Body = Attention | FeedForward
+Body = OnnxAttention | FeedForward
 
 
 @dataclass(frozen=True)
@@ -108,9 +108,9 @@ def _step(frame: Frame, source: str, target: str) -> Norm | None:
 
 def _sublayer(frame: Frame, total: ResidualSum) -> Sublayer:
     found = [_body(frame, linear) for linear in total.branches]
-    found.sort(key=lambda body: not isinstance(body[0], Attention))
+    found.sort(key=lambda body: not isinstance(body[0], OnnxAttention))
     kinds = [type(body) for body, _ in found]
-    if len(kinds) > 1 and kinds != [Attention, FeedForward]:
+    if len(kinds) > 1 and kinds != [OnnxAttention, FeedForward]:
         raise NotLiftable(f"the sum {total.output!r} adds {len(kinds)} branches, other than an attention and a feed-forward layer")
     stream = frame.passed_on(total.stream)
     norms: list[Norm | None] = []

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from edgelm.spec import FloatArray
 from edgelm_converters.lift import NotLiftable
 from edgelm_converters.model_parts import Norm
-from edgelm_converters.onnx_attention import Attention
+from edgelm_converters.onnx_attention import OnnxAttention
 from edgelm_converters.onnx_graph import Array
 from edgelm_converters.onnx_transformer_blocks import Stack
 from edgelm_converters.onnx_transformer_functions import Copy, candidates_between, copy_between, norm_between, rows_of
@@ -96,7 +96,7 @@ def _start(table: FloatArray, rows: NDArray[np.float64]) -> int | None:
     return next((at for at in whole if np.allclose(table[at : at + len(rows)], rows, atol=1e-5)), None)
 
 
-def longest_context(frame: Frame, attentions: list[Attention], embedding: Embedding) -> int:
+def longest_context(frame: Frame, attentions: list[OnnxAttention], embedding: Embedding) -> int:
     """How many positions the model was made for: rows of its tables of positions, rotations and masks, or its fixed input length."""
     trace = frame.trace
     if embedding.positions is not None and not embedding.computed:
@@ -107,7 +107,7 @@ def longest_context(frame: Frame, attentions: list[Attention], embedding: Embedd
     return min(sizes, default=UNBOUNDED_CONTEXT)
 
 
-def _table_sizes(trace: Trace, attention: Attention) -> Iterator[int]:
+def _table_sizes(trace: Trace, attention: OnnxAttention) -> Iterator[int]:
     """Rows of rotary tables and of square masks."""
     if attention.rotary is not None:
         widths = (attention.rotary.size // 2, attention.rotary.size)

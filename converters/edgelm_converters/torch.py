@@ -7,7 +7,6 @@ never unpickled unless trusted; state dicts are read with `weights_only=True`.
 from __future__ import annotations
 
 import atexit
-import importlib
 import re
 import shutil
 import tempfile
@@ -20,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgelm.errors import ConversionError, MissingDependencyError, SourceError, UnsafeModelError, UnsupportedModelError
+from edgelm.errors import ConversionError, SourceError, UnsafeModelError, UnsupportedModelError, optional_package
 from edgelm.model import Imported, LanguageModel, OpaqueGraph
 from edgelm.spec import TransformerSpec
 from edgelm_converters.lift import Source, proven
@@ -154,10 +153,7 @@ def read(path: Path, *, trust: bool = False, name: str | None = None) -> Importe
 
 
 def _torch() -> Any:
-    try:
-        return importlib.import_module("torch")
-    except ImportError as error:
-        raise MissingDependencyError("reading PyTorch models needs torch", fix="pip install 'edgelm[torch]'") from error
+    return optional_package("torch", "reading PyTorch models", "torch")
 
 
 def _is_torchscript(path: Path) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgelm.errors import ConversionError, MissingDependencyError, UnsupportedModelError
+from edgelm.errors import ConversionError, UnsupportedModelError, optional_package
 
 OPSET, IR_VERSION = 21, 10
 
@@ -152,12 +152,6 @@ def onnx_package() -> Any:
     Raises:
         MissingDependencyError: It is not installed.
     """
-    try:
-        import onnx
-        import onnx.checker
-        import onnx.helper
-        import onnx.numpy_helper
-        import onnx.shape_inference
-    except ImportError as error:
-        raise MissingDependencyError("writing ONNX needs onnx, which is not installed", fix="pip install 'edgelm[onnx]'") from error
-    return onnx
+    for part in ("checker", "helper", "numpy_helper", "shape_inference"):
+        optional_package(f"onnx.{part}", "writing ONNX", "onnx")
+    return optional_package("onnx", "writing ONNX", "onnx")

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgelm.errors import MissingDependencyError
+from edgelm.errors import optional_package
 from edgelm.lower.rounded import rounded
 from edgelm.lower.store import WeightStore
 from edgelm.model import LanguageModel
@@ -129,10 +129,6 @@ def tensorflow_package() -> Any:
     Raises:
         MissingDependencyError: It, or tf_keras, is not installed.
     """
-    try:
-        with silenced():
-            import tensorflow
-            import tf_keras  # noqa: F401  (the cells are its layers)
-    except ImportError as error:
-        raise MissingDependencyError("writing a SavedModel needs TensorFlow and tf_keras", fix="pip install 'edgelm[keras]'") from error
-    return tensorflow
+    with silenced():
+        optional_package("tf_keras", "writing a SavedModel", "keras")  # the cells are its layers
+        return optional_package("tensorflow", "writing a SavedModel", "keras")

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgelm.errors import MissingDependencyError, RuntimeFailure
+from edgelm.errors import RuntimeFailure, optional_package
 from edgelm.runtime.states import States, StateSession, zeros
 
 IDS = "input_ids"
@@ -37,10 +37,7 @@ def open_onnx(
         RuntimeFailure: onnxruntime refuses the file, or fails while running it.
         MissingDependencyError: It is not installed.
     """
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise MissingDependencyError("running ONNX needs onnxruntime, which is not installed", fix="pip install 'edgelm[onnx]'") from error
+    onnxruntime = optional_package("onnxruntime", "running ONNX", "onnx")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = threads, QUIET
     for key, value in (AS_WRITTEN if as_written else {}).items():

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edgelm.errors import MissingDependencyError
+from edgelm.errors import optional_package
 from edgelm.native_output import silenced
 from edgelm.runtime.states import States, StateSession, zeros
 
@@ -24,12 +24,8 @@ def open_saved_model(folder: Path, *, max_positions: int | None = None) -> State
     Raises:
         MissingDependencyError: TensorFlow is not installed.
     """
-    try:
-        with silenced():
-            import tensorflow as tf
-    except ImportError as error:
-        raise MissingDependencyError("running a SavedModel needs TensorFlow", fix="pip install 'edgelm[keras]'") from error
     with silenced():
+        tf = optional_package("tensorflow", "running a SavedModel", "keras")
         loaded = tf.saved_model.load(str(folder))
     steps = STEP in loaded.signatures
     kind = STEP if steps else FORWARD

@@ -132,8 +132,7 @@ def test_a_clustered_model_is_trained_further_within_its_clusters(family: Family
     weights, scales = constrained.release(keras, clustered)
     result = clustered.replace(weights=weights, scales=scales)
     assert perplexity(result) < perplexity(clustered)
-    for name, matrix in shipped(result).items():
-        assert len(np.unique(matrix.codes)) <= FEW, name
+    _require_few_codes(result)
 
 
 @pytest.mark.slow
@@ -143,8 +142,7 @@ def test_compensation_loses_less_with_the_same_values(family: Family) -> None:
     plain = Cluster(clusters=FEW, train=NO_TRAINING)
     nearest, compensated = (cluster.apply(model, dataclasses.replace(plain, compensate=how), data_of(model)) for how in ("none", "gptq"))
     assert perplexity(compensated) < perplexity(nearest)
-    for name, matrix in shipped(compensated).items():
-        assert len(np.unique(matrix.codes)) <= FEW, name
+    _require_few_codes(compensated)
 
 
 @pytest.mark.slow
@@ -181,6 +179,12 @@ def test_nothing_to_cluster_and_nothing_to_train_on_are_refused() -> None:
         cluster.apply(model, Cluster(skip=("*",), train=NO_TRAINING), None)
     with pytest.raises(RecipeError, match="no text"):
         cluster.apply(model, Cluster(), None)
+
+
+def _require_few_codes(model: LanguageModel) -> None:
+    """In the file."""
+    for name, matrix in shipped(model).items():
+        assert len(np.unique(matrix.codes)) <= FEW, name
 
 
 def _fresh() -> LanguageModel:

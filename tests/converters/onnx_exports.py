@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
-from torch_zoo import POSITIONS, STEPS, VOCAB, Zoo
+from torch_sizes import POSITIONS, STEPS, VOCAB
+from torch_zoo import Zoo
 
 
 @contextlib.contextmanager

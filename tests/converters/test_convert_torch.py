@@ -18,7 +18,10 @@ pytest.importorskip("onnxruntime")
 
 from onnx_exports import legacy  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
-from torch_zoo import HEADS, POSITIONS, STEPS, VOCAB, WIDTH, ZOO, Llama, RecurrentLM, Zoo, randomised  # noqa: E402
+from torch_recurrent import RecurrentLM  # noqa: E402
+from torch_sizes import HEADS, POSITIONS, STEPS, VOCAB, WIDTH  # noqa: E402
+from torch_transformers import Llama  # noqa: E402
+from torch_zoo import ZOO, Zoo, randomised  # noqa: E402
 
 import edgelm  # noqa: E402
 from edgelm import artifact, source  # noqa: E402

@@ -14,7 +14,8 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("onnxruntime")
 
 from onnx_exports import KERAS, dynamo, fixed_time, legacy, newer, tf2onnx  # noqa: E402
-from torch_zoo import STEPS, VOCAB, ZOO  # noqa: E402
+from torch_sizes import STEPS, VOCAB  # noqa: E402
+from torch_zoo import ZOO  # noqa: E402
 
 from edgelm.lower.direct import lower  # noqa: E402
 from edgelm.model import LanguageModel  # noqa: E402

@@ -41,13 +41,8 @@ def damaged_bytes(content: bytes, random: np.random.Generator) -> bytes:
 
 def damaged_json(content: bytes, random: np.random.Generator) -> bytes:
     """One value replaced, left out, or renamed."""
-    plain = json.loads(content)
-    places = list(_places(plain))
-    *way, last = places[random.integers(len(places))]
-    changed = copy.deepcopy(plain)
-    parent: Any = changed
-    for key in way:
-        parent = parent[key]
+    changed, parent, place = copy_with_place(json.loads(content), random)
+    last = place[-1]
     choice = int(random.integers(len(VALUES) + 6))
     if choice < len(VALUES):
         parent[last] = VALUES[choice]
@@ -58,11 +53,27 @@ def damaged_json(content: bytes, random: np.random.Generator) -> bytes:
     return json.dumps(changed).encode()
 
 
-def _places(value: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+Place = tuple[Any, ...]
+"""Keys and indices that lead to a value."""
+
+
+def places(value: Any, at: Place = ()) -> Iterator[Place]:
+    """Every value of a JSON value, containers included."""
     children = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, child in children:
         yield (*at, key)
-        yield from _places(child, (*at, key))
+        yield from places(child, (*at, key))
+
+
+def copy_with_place(plain: Any, random: np.random.Generator) -> tuple[Any, Any, Place]:
+    """A copy of a JSON value, and in it the container and the place of one value drawn from all."""
+    known = list(places(plain))
+    place = known[random.integers(len(known))]
+    changed = copy.deepcopy(plain)
+    parent = changed
+    for key in place[:-1]:
+        parent = parent[key]
+    return changed, parent, place
 
 
 def damaged_proto(content: bytes, random: np.random.Generator) -> bytes:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from fuzz_mutations import copy_with_place
 
 from edgelm.errors import EdgeLMError
 from edgelm.model import Imported, LanguageModel
@@ -28,9 +27,6 @@ READ, LOADED = 100, 20
 NUMBERS = [0, -1, 1, 3, 7, 10**6, 10**30, -0.5, 1e300, float("nan")]
 VALUES = [*NUMBERS, None, True, False, "", "x", "relu", "float16", [], {}, [None], [0, 0], {"a": 1}]
 
-Place = tuple[Any, ...]
-"""Keys and indices that lead to a value."""
-
 
 def models(keras: Any) -> dict[str, Any]:
     kl = keras.layers
@@ -44,28 +40,15 @@ def models(keras: Any) -> dict[str, Any]:
     return {"recurrent": recurrent, "transformer": keras.Model(ids, kl.Dense(VOCAB)(x))}
 
 
-def places(value: Any, at: Place = ()) -> Iterator[Place]:
-    """Every value of a config, containers included."""
-    children = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for key, child in children:
-        yield (*at, key)
-        yield from places(child, (*at, key))
-
-
 def mutated(config: dict[str, Any], random: np.random.Generator) -> tuple[dict[str, Any], str]:
     """A config with one value replaced or left out, and what was done."""
-    known = list(places(config))
-    *way, last = known[random.integers(len(known))]
-    changed = copy.deepcopy(config)
-    parent: Any = changed
-    for key in way:
-        parent = parent[key]
+    changed, parent, place = copy_with_place(config, random)
     choice = int(random.integers(len(VALUES) + 3))
     if choice < len(VALUES):
-        parent[last] = VALUES[choice]
+        parent[place[-1]] = VALUES[choice]
     else:
-        del parent[last]
-    return changed, f"{(*way, last)} -> {VALUES[choice] if choice < len(VALUES) else 'left out'}"
+        del parent[place[-1]]
+    return changed, f"{place} -> {VALUES[choice] if choice < len(VALUES) else 'left out'}"
 
 
 @pytest.fixture(scope="module", params=["recurrent", "transformer"])
