@@ -127,8 +127,8 @@ def slice_of(step: Step) -> Step:
 
 
 def control(recipes: Mapping[str, Recipe]) -> Recipe:
-    """Plain training as long as the quantization-aware recipe of 4 bits trains: what of a gain is more training, not the technique."""
-    step = recipes["int4-qat"].steps[-1]
+    """Plain training as `structure30-int8` trains, the longest: what of a gain is more training, not the technique."""
+    step = recipes["structure30-int8"].steps[0]
     assert hasattr(step, "train")
     return Recipe(CONTROL, "plain training", (Finetune(step.train),))
 
