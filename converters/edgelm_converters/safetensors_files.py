@@ -1,4 +1,4 @@
-"""Safetensors files read as data: a checked header, memory-mapped tensors, bfloat16 without a framework.
+"""Safetensors files read as data: a checked header, memory-mapped tensors, bfloat16 among them.
 
 The format (https://huggingface.co/docs/safetensors): 8 bytes with the header's size, a JSON header that names dtype, shape and place of
 each tensor, then the tensors, little-endian, row by row, without gaps. A large model is cut into shards, and
@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
 import numpy as np
-from numpy.typing import NDArray
+from ml_dtypes import bfloat16
 
 from edgelm.errors import SourceError
 from edgelm.spec import FloatArray
@@ -32,10 +32,9 @@ SIZES: Mapping[str, int] = {
 }  # fmt: skip
 """Dtype of the format -> bytes of a value."""
 
-FLOATS: Mapping[str, str] = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}
-"""Dtype that weights are read from -> what its bytes are read as."""
+FLOATS: Mapping[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype(bfloat16)}
+"""Dtype that weights are read from -> numpy's."""
 
-_CHUNK_VALUES = 1 << 17  # of bfloat16 at a time: the pieces stay in the cache
 _DAMAGED = "download or save the file again"
 
 
@@ -58,29 +57,14 @@ class StoredTensor:
     data: mmap.mmap
 
     def read(self) -> FloatArray:
-        """The values: float32 and float16 mapped and read-only; bfloat16 as a float32 copy, which loses nothing.
+        """The values, mapped and read-only: float32, float16, or bfloat16 (`ml_dtypes`), which numpy widens like float16.
 
         Raises:
             SourceError: They are no floats of 16 or 32 bits.
         """
         if self.dtype not in FLOATS:
             raise SourceError(f"{self.file}: a weight of dtype {self.dtype} cannot be read", allowed=", ".join(FLOATS))
-        if self.dtype == "BF16":
-            return self._read_bfloat16().reshape(self.shape)
         return np.frombuffer(self.data, FLOATS[self.dtype], math.prod(self.shape), self.start).reshape(self.shape)
-
-    def _read_bfloat16(self) -> NDArray[np.float32]:
-        """The values (n,): a bfloat16 is the upper half of a float32. Read, not mapped: no page of the file stays in memory."""
-        wide = np.empty(math.prod(self.shape), np.uint32)
-        bits = np.empty(min(wide.size, _CHUNK_VALUES), FLOATS["BF16"])
-        with self.file.open("rb", buffering=0) as file:
-            file.seek(self.start)
-            for begin in range(0, wide.size, _CHUNK_VALUES):
-                part = wide[begin : begin + _CHUNK_VALUES]
-                if file.readinto(bits[: part.size].data) != 2 * part.size:
-                    raise _damaged(self.file, "it became shorter while it was read")
-                np.left_shift(bits[: part.size], 16, out=part, dtype=np.uint32)
-        return wide.view(np.float32)
 
 
 def read_tensors(folder: Path) -> dict[str, StoredTensor]:

@@ -85,7 +85,12 @@ class Projections:
         scale = self.model.float32(f"{norm}.weight") if norm else np.float32(1)  # (width,)
 
         def build() -> FloatArray:
-            return np.concatenate([self.model.float32(f"{path}.weight") * (self._row_scale(path) * scale) for path in paths])
+            parts = [self.model.weights[name] for name in names]
+            matrix = np.empty((sum(len(part) for part in parts), self.spec.width), np.float32)
+            starts = np.cumsum([len(part) for part in parts])[:-1]
+            for path, rows in zip(paths, np.split(matrix, starts), strict=True):
+                np.multiply(self.model.float32(f"{path}.weight"), self._row_scale(path) * scale, out=rows)
+            return matrix
 
         biases = [bias for path in paths if (bias := self._bias(path, norm)) is not None]  # all or none have one
         bias = np.concatenate(biases) if biases else None

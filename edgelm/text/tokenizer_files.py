@@ -57,12 +57,12 @@ def _read_json(path: Path) -> Tokenizer:
     text = read_text(path)
     parsed = parse_json(text, str(path))
     if isinstance(parsed, str):
-        parsed = parse_json(parsed, str(path))
+        text, parsed = parsed, parse_json(parsed, str(path))
     if is_keras_tokenizer(parsed):
         return convert_keras_tokenizer(parsed, str(path))
     if isinstance(parsed, list) or (is_vocabulary(parsed) and 0 in parsed.values()):
         return read_vocabulary_list(path)
-    return parse_tokenizer_json(text, str(path))
+    return parse_tokenizer_json(text, str(path), parsed)
 
 
 def tokenizer_in(folder: Path) -> Path | None:

@@ -15,15 +15,20 @@ PROBE = "Héllo ﬁ ﾊﾟ, ОДИН 12 你好 ☃\n\tx"
 """A first text for a tokenizer that was read: broken rules only show in use."""
 
 
-def parse_tokenizer_json(text: str, name: str) -> Tokenizer:
+def parse_tokenizer_json(text: str, name: str, parsed: Any = None) -> Tokenizer:
     """The tokenizer of a `tokenizer.json` text, of any model kind (BPE, Unigram, WordPiece, WordLevel).
 
     What varies from call to call is switched off: truncation, padding and the dropout of merges.
 
+    Args:
+        text: Of the file.
+        name: Of the file, for messages.
+        parsed: What the text holds, where the caller knows already.
+
     Raises:
         TokenizerError: It is no JSON, or no tokenizer.
     """
-    parsed = parse_json(text, name)
+    parsed = parse_json(text, name) if parsed is None else parsed
     model = parsed.get("model") if isinstance(parsed, dict) else None
     if not isinstance(model, dict):
         raise TokenizerError(f"{name} has no model section: it is no tokenizer.json", allowed=ALLOWED)

@@ -228,7 +228,7 @@ class Graph:
         outputs = [self._tensor(shape, dtype or present[0].dtype, quantization=quantization) for shape in shapes]
         per_row = any(known.per_row for known in map(self._quantization_of, present) if known)
         rank = max((len(tensor.shape) for tensor in present), default=0)
-        version = op_version(op, [tensor.dtype for tensor in present], per_row=per_row, rank=rank)
+        version = op_version(op, tuple(tensor.dtype for tensor in present), per_row=per_row, rank=rank)
         indices = tuple(-1 if tensor is None else tensor.index for tensor in inputs)
         self._record.operators.append(OperatorRecord(op, version, indices, tuple(output.index for output in outputs), options))
         return outputs

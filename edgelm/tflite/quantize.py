@@ -199,7 +199,7 @@ def _quantize_integer(
         scales[part] = _block_scales(blocked, largest, scales.dtype) if fixed is None else fixed[part]
         if fixed is not None:
             _require_on_grid(blocked, scales[part], largest, name)
-        values = _round_to_scale(blocked, scales[part], largest)
+        values = _round_to_scale(blocked, scales[part])
         packed = values.view(np.uint8).reshape(-1) if encoding is Encoding.INT8 else pack_int4(values)
         start = part.start * columns * encoding.bits // 8
         data[start : start + packed.size] = packed
@@ -263,11 +263,10 @@ def _round_to_bfloat16(scales: NDArray[np.float32]) -> NDArray[np.float32]:
     return ((scales.view(np.uint32) + np.uint32(0x8000)) & np.uint32(0xFFFF0000)).view(np.float32)
 
 
-def _round_to_scale(blocked: NDArray[np.float32], scales: NDArray[Any], largest: int) -> NDArray[np.int8]:
+def _round_to_scale(blocked: NDArray[np.float32], scales: NDArray[Any]) -> NDArray[np.int8]:
+    """The nearest integers; none exceeds the largest, since scales come from the largest weights or were checked against them."""
     scaled = blocked / scales.astype(np.float32)[:, :, None]
-    np.rint(scaled, out=scaled)
-    np.clip(scaled, -largest, largest, out=scaled)
-    return scaled.astype(np.int8)
+    return np.rint(scaled, out=scaled).astype(np.int8)
 
 
 def _require_finite(values: NDArray[np.float32]) -> None:

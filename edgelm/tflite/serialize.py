@@ -125,7 +125,7 @@ class _ModelPacker:
         self._builder = flatbuffers.Builder(1 << 16)
         self._buffers = buffers
         self._offsets = offsets
-        self._shared: dict[tuple[str, bytes], int] = {}  # (what, content) -> its place in the file
+        self._shared: dict[tuple[object, ...], int] = {}  # (what, content...) -> its place in the file
 
     def pack(self, subgraphs: Sequence[SubgraphRecord], metadata: Mapping[str, int], description: str) -> bytes:
         builder = self._builder
@@ -148,15 +148,25 @@ class _ModelPacker:
         return bytes(builder.Output())
 
     def _offset_vector(self, offsets: Sequence[int]) -> int:
-        self._builder.StartVector(4, len(offsets), 4)
-        for offset in reversed(offsets):
-            self._builder.PrependUOffsetTRelative(offset)
-        return int(self._builder.EndVector())
+        """A vector of references, as `PrependUOffsetTRelative` would write them one by one: each counts from its own place."""
+        builder, count = self._builder, len(offsets)
+        builder.StartVector(4, count, 4)
+        places = builder.Offset() + 4 * np.arange(count, 0, -1)  # (count,) counted from the end of the file, as offsets are
+        references = (places - np.array(offsets, np.int64)).astype("<u4").tobytes()
+        builder.head = builder.head - len(references)
+        builder.Bytes[builder.head : builder.head + len(references)] = references
+        return int(builder.EndVector())
 
     def _shared_vector(self, values: NDArray[Any]) -> int:
         key = (values.dtype.str, values.tobytes())
         if key not in self._shared:
             self._shared[key] = self._builder.CreateNumpyVector(values)
+        return self._shared[key]
+
+    def _shared_integers(self, values: tuple[int, ...]) -> int:
+        key = ("integers", values)
+        if key not in self._shared:
+            self._shared[key] = int(self._builder.CreateNumpyVector(np.array(values, np.int32)))
         return self._shared[key]
 
     def _shared_string(self, text: str) -> int:
@@ -208,8 +218,8 @@ class _ModelPacker:
         tensors = self._offset_vector([self._tensor(tensor) for tensor in graph.tensors])
         numbers = {code: number for number, code in enumerate(codes)}
         operators = self._offset_vector([self._operator(operator, numbers) for operator in graph.operators])
-        inputs = self._shared_vector(np.array(list(graph.inputs.values()), np.int32))
-        outputs = self._shared_vector(np.array(list(graph.outputs.values()), np.int32))
+        inputs = self._shared_integers(tuple(graph.inputs.values()))
+        outputs = self._shared_integers(tuple(graph.outputs.values()))
         name = self._shared_string(graph.signature)
         schema.SubGraphStart(builder)
         schema.SubGraphAddTensors(builder, tensors)
@@ -220,27 +230,32 @@ class _ModelPacker:
         return int(schema.SubGraphEnd(builder))
 
     def _operator(self, operator: OperatorRecord, numbers: Mapping[tuple[str, int], int]) -> int:
-        options = operator.options and (type(operator.options).__name__, vars(operator.options))
-        key = ("operator", repr((operator.op, operator.version, operator.inputs, operator.outputs, options)).encode())
+        options = operator.options and (type(operator.options).__name__, repr(vars(operator.options)))
+        key = ("operator", operator.op, operator.version, operator.inputs, operator.outputs, options)
         if key not in self._shared:
-            self._shared[key] = self._pack_operator(operator, numbers)
+            self._shared[key] = self._pack_operator(operator, numbers[operator.op, operator.version])
         return self._shared[key]
 
-    def _pack_operator(self, operator: OperatorRecord, numbers: Mapping[tuple[str, int], int]) -> int:
-        entry = schema.OperatorT()
-        entry.opcodeIndex = numbers[operator.op, operator.version]
-        entry.inputs, entry.outputs = np.array(operator.inputs, np.int32), np.array(operator.outputs, np.int32)
-        if operator.options is not None:
-            entry.builtinOptions = operator.options
-            entry.builtinOptionsType = getattr(schema.BuiltinOptions, type(operator.options).__name__.removesuffix("T"))
-        return int(entry.Pack(self._builder))
+    def _pack_operator(self, operator: OperatorRecord, code: int) -> int:
+        builder = self._builder
+        inputs, outputs = self._shared_integers(operator.inputs), self._shared_integers(operator.outputs)
+        options = 0 if operator.options is None else operator.options.Pack(builder)
+        schema.OperatorStart(builder)
+        schema.OperatorAddOpcodeIndex(builder, code)
+        schema.OperatorAddInputs(builder, inputs)
+        schema.OperatorAddOutputs(builder, outputs)
+        if options:
+            kind = type(operator.options).__name__.removesuffix("T")
+            schema.OperatorAddBuiltinOptionsType(builder, getattr(schema.BuiltinOptions, kind))
+            schema.OperatorAddBuiltinOptions(builder, options)
+        return int(schema.OperatorEnd(builder))
 
     def _tensor(self, tensor: TensorRecord) -> int:
-        shape = self._shared_vector(np.array(tensor.shape, np.int32))
+        shape = self._shared_integers(tensor.shape)
         name = self._shared_string(tensor.name)
         quantization = self._quantization(tensor.quantization) if tensor.quantization else 0
-        signature = self._shared_vector(np.array((-1, *tensor.shape[1:]), np.int32)) if tensor.batch_varies else 0
-        key = ("tensor", repr((shape, name, quantization, signature, tensor.dtype, tensor.buffer)).encode())
+        signature = self._shared_integers((-1, *tensor.shape[1:])) if tensor.batch_varies else 0
+        key = ("tensor", shape, name, quantization, signature, tensor.dtype, tensor.buffer)
         if key not in self._shared:
             self._shared[key] = self._pack_tensor(tensor, shape, name, quantization, signature)
         return self._shared[key]

@@ -7,6 +7,7 @@ with what the target runtime has.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -75,7 +76,8 @@ RULES: tuple[VersionRule, ...] = (
 )
 
 
-def op_version(op: str, operands: Sequence[str], *, per_row: bool = False, rank: int = 0) -> int:
+@functools.cache
+def op_version(op: str, operands: tuple[str, ...], *, per_row: bool = False, rank: int = 0) -> int:
     """The version an op must declare: that of the first fitting rule, else 1.
 
     Args:

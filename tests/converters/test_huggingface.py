@@ -73,7 +73,7 @@ def test_every_architecture_has_a_case() -> None:
 def test_short_floats_lose_nothing(case: str, dtype: str, tmp_path: Path) -> None:
     theirs = build(case)
     model = check(theirs, save(theirs, tmp_path, dtype))
-    assert model.weights["embedding.weight"].dtype == (np.float16 if dtype == "float16" else np.float32)
+    assert model.weights["embedding.weight"].dtype.name == dtype  # as stored, mapped
 
 
 def test_shards_are_one_model(tmp_path: Path) -> None:

@@ -50,16 +50,8 @@ def test_bfloat16_is_the_upper_half_of_a_float32(tmp_path: Path, bits: list[int]
     stored = np.array(bits, "<u2")
     entry = {"a": {"dtype": "BF16", "shape": [len(bits)], "data_offsets": [0, stored.nbytes]}}
     read = read_header(written(tmp_path / "b.safetensors", entry, stored.tobytes()))["a"].read()
-    assert read.dtype == np.float32
-    np.testing.assert_array_equal(read.view(np.uint32) >> 16, stored)
-    np.testing.assert_array_equal(read.view(np.uint32) & 0xFFFF, 0)
-
-
-def test_bfloat16_of_several_chunks(tmp_path: Path) -> None:
-    stored = np.arange(300_001, dtype="<u4").astype("<u2")
-    entry = {"a": {"dtype": "BF16", "shape": [1, 300_001], "data_offsets": [0, stored.nbytes]}}
-    read = read_header(written(tmp_path / "b.safetensors", entry, stored.tobytes()))["a"].read()
-    np.testing.assert_array_equal(read.view(np.uint32)[0] >> 16, stored)
+    assert read.nbytes == stored.nbytes and not read.flags.owndata and not read.flags.writeable  # mapped, not copied
+    np.testing.assert_array_equal(np.asarray(read, np.float32), (stored.astype(np.uint32) << 16).view(np.float32))
 
 
 def test_odd_places_are_read(tmp_path: Path) -> None:
@@ -122,14 +114,6 @@ def test_a_header_of_gigabytes_is_not_read(tmp_path: Path) -> None:
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"none\.safetensors cannot be read"):
         read_header(tmp_path / "none.safetensors")
-
-
-def test_a_file_that_shrinks_while_it_is_read(tmp_path: Path) -> None:
-    entry = {"a": {"dtype": "BF16", "shape": [4], "data_offsets": [0, 8]}}
-    found = read_header(written(tmp_path / "a.safetensors", entry, bytes(8)))
-    written(tmp_path / "a.safetensors", entry, bytes(6))
-    with pytest.raises(SourceError, match="became shorter"):
-        found["a"].read()
 
 
 @given(st.data())

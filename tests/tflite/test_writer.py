@@ -12,7 +12,7 @@ import pytest
 from tflite_runtimes import BOTH, LITERT, interpreter, run
 
 from edgelm.spec import Encoding
-from edgelm.tflite.quantize import quantize
+from edgelm.tflite.quantize import integer_values, quantize
 from edgelm.tflite.reader import read, weight_values
 from edgelm.tflite.versions import op_version
 from edgelm.tflite.writer import ModelBuilder
@@ -64,6 +64,30 @@ def test_a_tied_table_and_all_signatures_share_one_buffer(encoding: Encoding) ->
     assert len(four) - len(one) < 3 * 1600  # three more signatures cost their ops and names, no weight and no scale
     shared = {tensor.buffer for graph in read(four).tensors for tensor in graph if tensor.name.startswith("embedding.weight")}
     assert len(shared) == 1
+
+
+@pytest.mark.parametrize("encoding", [Encoding.FLOAT32, Encoding.INT8, Encoding.INT4_BLOCK32])
+def test_only_equal_weights_share_a_buffer(encoding: Encoding) -> None:
+    base = RANDOM.standard_normal((64, 64)).astype(np.float32)
+    base[:, 0] = 4  # the largest of its row and block: scales stay when another value changes
+    late = base.copy()
+    late[-1, -1] += 2  # the files' first 4032 values stay the same
+    scaled = base * 2  # the same integers under other scales
+    weights = {"base": base, "equal": base.copy(), "late": late, "scaled": scaled}
+    model = ModelBuilder()
+    g = model.subgraph("step")
+    x = g.input("x", (1, 64))
+    for name, weight in weights.items():
+        g.output(name, g.fully_connected(x, g.weight(name, quantize(weight, encoding))))
+    stored = read(model.finish({}))
+    tensors = {tensor.name: tensor for tensor in stored.tensors[0] if tensor.name in weights}
+    assert tensors["base"].buffer == tensors["equal"].buffer
+    assert len({tensors[name].buffer for name in weights}) == 3
+    for name, weight in weights.items():
+        wanted = quantize(weight, encoding)
+        values, scales = weight_values(stored, tensors[name])
+        np.testing.assert_array_equal(values, weight if wanted.scales is None else integer_values(wanted))
+        np.testing.assert_array_equal(scales, wanted.scales)
 
 
 def test_scales_of_a_keyboard_model_are_stored_once() -> None:
