@@ -139,7 +139,7 @@ def unrecognised(model: OpaqueGraph, chosen: Recipe) -> UnsupportedModelError:
     return UnsupportedModelError(
         f"recipe {chosen.name} needs a model whose weights edgelm knows, and {model.name} was not recognised: {why_opaque(model)}",
         allowed="float32, float16, int8",
-        fix=f"edgelm convert {model.path.name} --recipe int8",
+        fix=f"edgelm convert {model.path} --recipe int8",
     )
 
 

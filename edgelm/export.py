@@ -132,7 +132,7 @@ def refuse_unrecognised(model: OpaqueGraph, target: str) -> UnsupportedModelErro
     return UnsupportedModelError(
         f"{model.name} cannot be written as {target}: edgelm writes models whose weights it knows, and {why}",
         allowed="a model that edgelm lifts (edgelm inspect MODEL says so)",
-        fix=f"edgelm convert {model.path.name} --target android-arm64",
+        fix=f"edgelm convert {model.path} --target android-arm64",
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -119,7 +120,7 @@ def convert(request: Request, watch: Watch = Watch()) -> Conversion:  # noqa: B0
     facts = manifest.build(built.model, chosen, profile.name, built.tflite, built.encodings)
     packed = artifact.pack(built.tflite, facts, built.model.tokenizer)
     made = Artifact(folder, packed, facts, built.model.tokenizer)
-    subject = Subject(made, imported, built.notes, _proven_against(imported, built, chosen), built.records)
+    subject = Subject(made, imported, _typed(request.source), built.notes, _proven_against(imported, built, chosen), built.records)
     verdict = judge(
         subject, profile, data=request.data, quality_tokens=request.quality_tokens, threads=request.threads, on_stage=watch.on_stage
     )
@@ -278,8 +279,14 @@ def check(
     imported = _source_of(loaded, source_model, trust)
     changed = not recipe.only_round(step["technique"] for step in loaded.manifest["recipe"]["steps"])
     notes = ("training changed its weights: it was proven against the compressed model when it was made",) if changed else ()
-    subject = Subject(loaded, imported, notes, imported.source_logits if imported and not changed else None)
+    bundled = loaded.name if imported else None
+    subject = Subject(loaded, imported, _typed(source_model or bundled), notes, imported.source_logits if imported and not changed else None)
     return judge(subject, profile, data=data, quality_tokens=quality_tokens, threads=threads, on_stage=on_stage)
+
+
+def _typed(named: str | Imported | None) -> str:
+    """A source as one types it in a command."""
+    return shlex.quote(named) if isinstance(named, str) else "MODEL"
 
 
 def _source_of(loaded: Artifact, named: str | None, trust: bool) -> Imported | None:

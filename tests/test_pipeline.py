@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -80,6 +81,14 @@ def test_equal_input_gives_equal_bytes(model_folder: Path, tmp_path: Path) -> No
         pipeline.convert(pipeline.Request(str(model_folder), output=tmp_path / out))
     for file in (artifact.MODEL, artifact.MANIFEST, artifact.TOKENIZER):
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
+
+
+def test_the_next_commands_name_the_source_as_it_was_given(model_folder: Path, tmp_path: Path) -> None:
+    spaced = model_folder.rename(tmp_path / "my model")
+    report = pipeline.convert(pipeline.Request(str(spaced), output=tmp_path / "an out", target="host")).report
+    (command,) = (line for line in report.next_commands if line.startswith("edgelm convert"))
+    verb, given, *options = shlex.split(command)[1:]
+    assert (verb, given, options[-1]) == ("convert", str(spaced), str(tmp_path / "an out-int4"))
 
 
 def test_the_five_lines_of_the_readme(model_folder: Path, tmp_path: Path) -> None:

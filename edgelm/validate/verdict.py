@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import platform
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +38,7 @@ class Subject:
     Attributes:
         artifact: The file.
         imported: Its source, if it is at hand: loss of quality is against it.
+        named: The source as a user types it, for the commands in the report.
         notes: What the lowering has to say.
         proven_against: What the file has to equal: the source, or the compressed model; None leaves the proof out.
         records: What each step of the recipe did, when one of them looked at text.
@@ -44,6 +46,7 @@ class Subject:
 
     artifact: Artifact
     imported: Imported | None
+    named: str
     notes: tuple[str, ...]
     proven_against: SourceLogits | None = None
     records: tuple[StepRecord, ...] = ()
@@ -77,7 +80,7 @@ def judge(
         on_stage: Progress: stage, done, total.
     """
     on_stage("reading op versions", 0, 0)
-    ahead = preflight.preflight(subject.artifact.tflite, profile, source=subject.artifact.name)
+    ahead = preflight.preflight(subject.artifact.tflite, profile, source=subject.named)
     findings: list[Finding] = []
     corpus = Corpus.open(data) if data else None
     if ahead.runs and subject.proven_against:
@@ -86,7 +89,7 @@ def judge(
     if ahead.runs and corpus:
         findings.append(_quality(subject, profile, corpus, quality_tokens, threads, on_stage))
     on_stage("measuring size, memory and time", 0, 0)
-    spent = budget.budget(subject.artifact.tflite, profile, source=subject.artifact.name, threads=threads, measured=ahead.runs)
+    spent = budget.budget(subject.artifact.tflite, profile, source=subject.named, threads=threads, measured=ahead.runs)
     findings = [Finding(spent.checks, spent.tables, spent.plots), *findings, _compression(subject.records), _ahead(ahead, profile)]
     return Report(
         title=f"{subject.artifact.name} for {profile.name}",
@@ -201,10 +204,11 @@ def _facts(subject: Subject, profile: DeviceProfile) -> tuple[tuple[str, str], .
 
 
 def _next_commands(subject: Subject, profile: DeviceProfile, data: Path | None, fixes: tuple[str, ...]) -> tuple[str, ...]:
-    name, folder = subject.artifact.name, subject.artifact.path
+    folder = shlex.quote(str(subject.artifact.path))
+    other = "int4-block32" if subject.artifact.spec else "float16"  # a graph that was not recognised takes no 4 bits
     usual = [
         f'edgelm predict {folder} "see you"' if subject.artifact.tokenizer else f"edgelm inspect {folder}",
-        f"edgelm convert {name} --target {profile.name} --recipe int4-block32 -o {folder}-int4",
+        f"edgelm convert {subject.named} --target {profile.name} --recipe {other} -o {folder}-{other.partition('-')[0]}",
         f"edgelm check {folder} --data CORPUS" if not data else f"edgelm check {folder} --target raspberry-pi-4",
     ]
     return (*fixes, *usual)[: max(3, len(fixes))]
