@@ -86,6 +86,18 @@ class ContextFullError(RuntimeFailure):
     """A transformer session has no cache slot left."""
 
 
+class ProfileReportError(EdgeLMError):
+    """What a run on a device measured (`edgelm-profile/1`) cannot be read: no JSON, an unknown key, an illegal value."""
+
+
+class DeviceError(EdgeLMError):
+    """A phone or board cannot be reached, or a run on it failed."""
+
+
+class EmulatorError(EdgeLMError):
+    """The emulator of arm64 cores cannot be set up, is damaged, or a run under it failed."""
+
+
 class MissingDependencyError(EdgeLMError):
     """An optional package is needed; `fix` is the pip command that installs it."""
 

@@ -14,6 +14,8 @@ VERBS: dict[str, tuple[str, str]] = {
     "convert": ("edgelm.cli.convert", "Turn a trained model into a proven .tflite."),
     "compress": ("edgelm.cli.compress", "Make a trained model smaller, by training or rounding."),
     "check": ("edgelm.cli.check", "Prove and judge an artifact again, against any profile or text."),
+    "profile": ("edgelm.cli.profile", "Time an artifact on this machine or on a phone."),
+    "package": ("edgelm.cli.package", "Write an artifact as an Android module, a C++ example or an iOS file set."),
     "predict": ("edgelm.cli.predict", "Next-word suggestions or a continuation from an artifact."),
     "inspect": ("edgelm.cli.inspect", "What is inside a model file or a .tflite."),
     "train": ("edgelm.cli.train", "Train a language model on a text corpus."),

@@ -1,4 +1,8 @@
-"""What one call of a signature costs: ops, multiply-accumulates and bytes, read off the graph of a .tflite."""
+"""What one call of a signature costs: ops, multiply-accumulates and bytes, read off the graph of a .tflite.
+
+Bytes are told apart by where they are read from. Constants and the signature's inputs (states, caches of keys and values) are touched
+once a call, so that they come from whatever level holds all of them; what ops hand to each other was written a moment ago.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from edgelm.spec import Encoding
 from edgelm.tflite.reader import OpInfo, SignatureInfo, TensorInfo, TfliteModel
@@ -13,6 +18,9 @@ from edgelm.tflite.reader import OpInfo, SignatureInfo, TensorInfo, TfliteModel
 Tensors = Sequence[TensorInfo]
 
 BLOCK_COLUMNS = 32
+TILE_COLUMNS = 64
+ROUNDED_VALUE = 2
+"""A value looked up in an integer table takes as long as so many functions: TFLite's kernel turns them to float one by one."""
 
 _MOVES_NOTHING = frozenset({"RESHAPE", "SQUEEZE", "EXPAND_DIMS", "BITCAST", "SHAPE", "CALL_ONCE", "VAR_HANDLE"})
 _MOVES_ONLY = frozenset(
@@ -22,8 +30,20 @@ _MOVES_ONLY = frozenset(
 TABLES: Mapping[str, int] = {"EMBEDDING_LOOKUP": 1, "GATHER": 0}
 """Ops that read only the rows they are asked for -> which input is the table (the other one holds the ids)."""
 _RECURRENT = frozenset({"UNIDIRECTIONAL_SEQUENCE_LSTM", "LSTM", "UNIDIRECTIONAL_SEQUENCE_RNN", "RNN", "SVDF"})
-_INTEGER = frozenset({"int8", "int4", "uint8", "int16"})
+_FUNCTIONS = frozenset({"TANH", "LOGISTIC", "GELU", "ELU", "EXP", "LOG", "SIN", "COS", "SOFTMAX", "LOG_SOFTMAX", "HARD_SWISH", "POW"})
+_OWN_KERNELS = frozenset({*TABLES, *_RECURRENT, "CAST", "WHILE", "SELECT_V2", "DYNAMIC_UPDATE_SLICE", "GATHER_ND", "ONE_HOT"})
 _BITS: Mapping[str, int] = {"int4": 4, "int8": 8, "uint8": 8, "bool": 8, "int16": 16, "float16": 16, "int64": 64, "float64": 64}
+
+Multiplied = Literal["int8", "int4", "int4_block", "float"]
+"""What the kernel of a product reads: bytes, half bytes with a scale for each row or each block, or float32."""
+
+_MULTIPLIED: Mapping[Encoding, Multiplied] = {
+    Encoding.FLOAT32: "float",
+    Encoding.FLOAT16: "float",
+    Encoding.INT8: "int8",
+    Encoding.INT4: "int4",
+    Encoding.INT4_BLOCK32: "int4_block",
+}
 
 
 @dataclass(frozen=True)
@@ -32,19 +52,31 @@ class OpCost:
 
     Attributes:
         name: The op, such as `FULLY_CONNECTED`.
-        int8_macs: Multiply-accumulates with integer weights (8 or 4 bits).
-        float_macs: Multiply-accumulates with float weights or between activations; an element-wise operation counts as one.
+        macs: Multiply-accumulates of a product.
+        multiplied: The weights' kind; None when two activations are multiplied, or nothing is.
+        rows: Rows that meet the matrix of a product: 1 in a step, T in a `prefill_T`.
+        ragged: The weights are int8 and their columns no multiple of `TILE_COLUMNS`.
+        functions: Values that go through a function such as tanh or exp, or `ROUNDED_VALUE` for each that is looked up in an integer table.
         weight_bytes: Bytes of constants it reads, scales included; of a table that is looked up only the rows.
+        state_bytes: Bytes of the signature's inputs it reads.
         activation_bytes: Bytes of the other tensors it reads and writes.
+        packed_bytes: Bytes of a second operand that is no constant: a product rearranges it before it multiplies.
         repeats: How often it runs in a call (more than once inside a loop); the other figures are totals.
+        own_kernel: TFLite's own kernel runs it, not XNNPACK.
     """
 
     name: str
-    int8_macs: int
-    float_macs: int
-    weight_bytes: int
-    activation_bytes: int
+    macs: int = 0
+    multiplied: Multiplied | None = None
+    rows: int = 1
+    ragged: bool = False
+    functions: int = 0
+    weight_bytes: int = 0
+    state_bytes: int = 0
+    activation_bytes: int = 0
+    packed_bytes: int = 0
     repeats: int = 1
+    own_kernel: bool = False
 
 
 @dataclass(frozen=True)
@@ -55,7 +87,8 @@ class StepCost:
         signature: Its key.
         ops: Every op that runs, in order.
         tokens: Tokens one call advances the text by: 1, or T for `prefill_T`. A `forward` signature runs its whole window for one.
-        working_set_bytes: Distinct bytes of weights and states a call touches: what has to stay in a cache to be read from there.
+        working_set_bytes: Distinct bytes of weights and states a call touches, and the activations of its largest op: what has to stay
+            in a cache to be read from there.
     """
 
     signature: str
@@ -64,24 +97,9 @@ class StepCost:
     working_set_bytes: int
 
     @property
-    def int8_macs(self) -> int:
-        """Multiply-accumulates with integer weights."""
-        return sum(op.int8_macs for op in self.ops)
-
-    @property
-    def float_macs(self) -> int:
-        """Multiply-accumulates in floating point."""
-        return sum(op.float_macs for op in self.ops)
-
-    @property
     def weight_bytes(self) -> int:
         """Bytes of constants the ops read together."""
         return sum(op.weight_bytes for op in self.ops)
-
-    @property
-    def activation_bytes(self) -> int:
-        """Bytes of activations the ops read and write together."""
-        return sum(op.activation_bytes for op in self.ops)
 
 
 def step_cost(model: TfliteModel, signature: str, encodings: Mapping[str, Encoding] | None = None) -> StepCost:
@@ -99,19 +117,20 @@ def step_cost(model: TfliteModel, signature: str, encodings: Mapping[str, Encodi
         ArtifactError: No such signature.
 
     Example:
-        A (16, 32) int8 FULLY_CONNECTED at batch 1 does 512 multiply-accumulates and reads 512 bytes of weights and 64 of scales.
+        A (16, 32) int8 FULLY_CONNECTED of one row does 512 multiply-accumulates and reads 512 bytes of weights and 64 of scales.
     """
     called = model.signature(signature)
     time = max((math.prod(t.shape) for t in called.inputs.values() if t.dtype in ("int32", "int64") and len(t.shape) == 2), default=1)
     named = {known.subgraph for known in model.signatures}
-    walk = _Walk(model, encodings or {})
+    walk = _Walk(model, encodings or {}, frozenset(tensor.index for tensor in called.inputs.values()))
     for op in model.ops:
         if op.subgraph == called.subgraph:
             walk.add(op, 1)
         elif op.subgraph not in named:
             walk.add(op, time)
     states = sum(tensor_bytes(tensor) for tensor in called.inputs.values())
-    return StepCost(signature, tuple(walk.ops), _tokens(called), states + sum(walk.touched.values()))
+    arena = max((one.activation_bytes + one.packed_bytes) // one.repeats for one in walk.ops) if walk.ops else 0
+    return StepCost(signature, tuple(walk.ops), _tokens(called), states + sum(walk.touched.values()) + arena)
 
 
 def stored_bytes(shape: Sequence[int], encoding: Encoding) -> int:
@@ -158,9 +177,10 @@ def _tokens(signature: SignatureInfo) -> int:
 class _Walk:
     """Adds up ops; keeps the distinct constants they touch."""
 
-    def __init__(self, model: TfliteModel, encodings: Mapping[str, Encoding]) -> None:
+    def __init__(self, model: TfliteModel, encodings: Mapping[str, Encoding], states: frozenset[int]) -> None:
         self._model = model
         self._encodings = encodings
+        self._states = states
         self._converted: dict[tuple[int, int], TensorInfo] = {}  # (subgraph, tensor) -> the constant a DEQUANTIZE made it from
         self.ops: list[OpCost] = []
         self.touched: dict[int, int] = {}  # buffer -> bytes
@@ -173,11 +193,26 @@ class _Walk:
             self._converted[op.subgraph, op.outputs[0]] = inputs[0]
             return
         weights = {tensor.index: source for tensor in inputs if (source := self._constant(tensor)) is not None}
-        weight_bytes = sum(self._read(op, source, inputs, tensors[index].dtype) for index, source in weights.items())
         moved = [] if op.name in _MOVES_NOTHING else [t for t in inputs + outputs if t.index not in weights]
-        integer, floating = self._macs(op, inputs, outputs, list(weights.values()))
-        activations = sum(tensor_bytes(tensor) for tensor in moved)
-        self.ops.append(OpCost(op.name, integer * repeats, floating * repeats, weight_bytes * repeats, activations * repeats, repeats))
+        states = [tensor for tensor in moved if tensor.index in self._states]
+        macs, multiplied, rows = self._product(op, inputs, outputs, list(weights.values()))
+        made = sum(math.prod(tensor.shape) for tensor in outputs)
+        packed = tensor_bytes(inputs[1]) if op.name == "BATCH_MATMUL" and inputs[1].index not in weights else 0
+        cost = OpCost(
+            op.name,
+            macs=macs * repeats,
+            multiplied=multiplied,
+            rows=rows,
+            ragged=multiplied == "int8" and any(len(w.shape) == 2 and w.shape[-1] % TILE_COLUMNS for w in weights.values()),
+            functions=self._functions(op, inputs, made) * repeats,
+            weight_bytes=sum(self._read(op, source, inputs, tensors[index].dtype) for index, source in weights.items()) * repeats,
+            state_bytes=sum(tensor_bytes(tensor) for tensor in states) * repeats,
+            activation_bytes=sum(tensor_bytes(tensor) for tensor in moved if tensor not in states) * repeats,
+            packed_bytes=packed * repeats,
+            repeats=repeats,
+            own_kernel=op.name in _OWN_KERNELS or op.custom,
+        )
+        self.ops.append(cost)
 
     def _constant(self, tensor: TensorInfo) -> TensorInfo | None:
         return tensor if tensor.nbytes else self._converted.get((tensor.subgraph, tensor.index))
@@ -198,22 +233,25 @@ class _Walk:
         self.touched[weight.buffer] = max(whole, self.touched.get(weight.buffer, 0))
         return whole
 
-    def _macs(self, op: OpInfo, inputs: Tensors, outputs: Tensors, weights: Tensors) -> tuple[int, int]:
-        """(integer, float) multiply-accumulates of one run."""
+    def _product(self, op: OpInfo, inputs: Tensors, outputs: Tensors, weights: Tensors) -> tuple[int, Multiplied | None, int]:
+        """Multiply-accumulates of one run, the weights' kind and the rows that meet them."""
         made = sum(math.prod(tensor.shape) for tensor in outputs)
-        if op.name in TABLES or op.name in _MOVES_NOTHING or op.name in _MOVES_ONLY or op.name == "WHILE":
-            return 0, 0
         if op.name == "BATCH_MATMUL":
-            return 0, made * inputs[0].shape[-1]
+            return made * inputs[0].shape[-1], None, inputs[0].shape[-2]
         matrices = [weight for weight in weights if len(weight.shape) >= 2]
         if op.name in ("FULLY_CONNECTED", "CONV_2D") and matrices:
-            return self._split(matrices[0], made * math.prod(matrices[0].shape[1:]))
+            matrix = matrices[0]
+            return made * math.prod(matrix.shape[1:]), self._multiplied(matrix), made // matrix.shape[0]
         if op.name in _RECURRENT and matrices:
             steps = math.prod(inputs[0].shape[:-1])
-            return self._split(matrices[0], steps * sum(math.prod(matrix.shape) for matrix in matrices))
-        return 0, made
+            return steps * sum(math.prod(matrix.shape) for matrix in matrices), self._multiplied(matrices[0]), 1
+        return 0, None, 1
 
-    def _split(self, weight: TensorInfo, macs: int) -> tuple[int, int]:
+    def _functions(self, op: OpInfo, inputs: Tensors, made: int) -> int:
+        if op.name in TABLES and inputs[TABLES[op.name]].dtype in ("int8", "int4"):
+            return ROUNDED_VALUE * made
+        return made if op.name in _FUNCTIONS else 0
+
+    def _multiplied(self, weight: TensorInfo) -> Multiplied:
         encoding = self._encoding(weight)
-        integer = weight.dtype in _INTEGER if encoding is None else encoding not in (Encoding.FLOAT32, Encoding.FLOAT16)
-        return (macs, 0) if integer else (0, macs)
+        return _MULTIPLIED[encoding] if encoding else "int8"  # uint8 and int16 have kernels of that speed

@@ -1,12 +1,21 @@
 """How long a step will take on a device: a roofline over the ops of the graph.
 
-    time = per_call + sum over ops(per_op + max(compute, bytes / bandwidth))
+    time = per_call + sum over ops(fixed cost + max(compute, bytes / bandwidth))
 
 A step of a small language model reads every weight once and does two operations with each, so that the stream of weights
-decides as soon as the model outgrows the caches, and fixed costs decide below that. Which bandwidth holds is read off the
-working set (all weights and states a step touches): the smallest cache level that holds it whole, else DRAM. A cyclic stream
-over a set that is larger than an LRU cache misses on every line, hence no mixture. The model is that of Williams et al. 2009
-("Roofline"), with the fixed costs of an interpreter added.
+decides as soon as the model outgrows the caches, and fixed costs decide below that. The model is that of Williams et al. 2009
+("Roofline"), with the fixed costs of an interpreter added:
+
+- Fixed cost: an op that XNNPACK runs, more of it for a product, or one that TFLite's own kernel runs (a lookup), where XNNPACK has to
+  stop and start again.
+- Compute of a product: operations over the rate of its kernel, which depends on the core (`isa`: NEON, dotprod, i8mm), on the kind of
+  weights, and on the rows: one row in a step, several in a prefill, where each weight that was read is used again. A product of two
+  activations (attention) first rearranges its second operand, a cache of keys or values: `attention_gb_s`.
+- Compute of other ops: functions such as tanh.
+- Bytes: weights and states come from the level that holds the whole working set (all weights and states a call touches); what ops
+  hand to each other moves at `elementwise_gb_s`. Between the sizes of two levels the bandwidth goes from one to the other on a
+  logarithmic scale, since caches neither keep all of a set that just fits nor lose all of one that just does not; DRAM is reached at
+  twice the size of the last level.
 
 The central estimate is that of a steady loop. The interval has three sources, all in the profile: the `uncertainty` of the figures, a
 factor by which all of them may be off (both ends); what the caches hold when the user types the next word (low: the whole working
@@ -15,14 +24,16 @@ set; high: nothing, all of it comes from DRAM); and the clock of a core that was
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from edgelm.device.cost import OpCost, StepCost, step_cost
-from edgelm.device.profile import CacheLevel, DeviceProfile, FigureBasis, LatencyModel
+from edgelm.device.profile import DeviceProfile, FigureBasis, LatencyModel, Throughput
 
-__all__ = ["Breakdown", "LatencyEstimate", "OpCost", "StepCost", "predict", "step_cost"]
+__all__ = ["Breakdown", "LatencyEstimate", "OpCost", "StepCost", "call_ms", "predict", "step_cost"]
 
 KIB = 1024.0
+DRAM = "DRAM"
 
 
 @dataclass(frozen=True)
@@ -94,36 +105,69 @@ def predict(cost: StepCost, profile: DeviceProfile) -> LatencyEstimate:
         weights (0.016 ms of arithmetic hide behind them), plus the fixed costs.
     """
     model = profile.latency
-    level = _memory_level(cost, model)
-    central = _breakdown(cost, model, level.gb_s)
-    cold = _breakdown(cost, model, model.dram_gb_s)
+    level = next((level.name for level in model.cache if cost.working_set_bytes <= level.size_kb * KIB), DRAM)
+    central = _breakdown(cost, model, _bandwidth(cost.working_set_bytes, model), in_first_level=_first_level_holds(cost, model))
+    cold = _breakdown(cost, model, model.dram_gb_s, in_first_level=False)
     tokens = cost.tokens
     return LatencyEstimate(
         ms_per_token=central.total / tokens,
         low=central.total / tokens / model.uncertainty,
-        high=cold.total / tokens * model.uncertainty * model.isolated_factor,
+        high=max(cold.total, central.total) / tokens * model.uncertainty * model.isolated_factor,
         basis=model.basis,
         breakdown=central,
-        memory=level.name,
+        memory=level,
     )
 
 
-def _memory_level(cost: StepCost, model: LatencyModel) -> CacheLevel:
-    """The smallest level that holds the working set whole."""
-    for level in model.cache:
-        if cost.working_set_bytes <= level.size_kb * KIB:
-            return level
-    return CacheLevel("DRAM", float("inf"), model.dram_gb_s)
+def call_ms(cost: StepCost, model: LatencyModel) -> float:
+    """The central estimate of a whole call, ms."""
+    return _breakdown(cost, model, _bandwidth(cost.working_set_bytes, model), in_first_level=_first_level_holds(cost, model)).total
 
 
-def _breakdown(cost: StepCost, model: LatencyModel, gb_s: float) -> Breakdown:
-    weights = compute = 0.0
+def _first_level_holds(cost: StepCost, model: LatencyModel) -> bool:
+    return bool(model.cache) and cost.working_set_bytes <= model.cache[0].size_kb * KIB
+
+
+def _bandwidth(nbytes: int, model: LatencyModel) -> float:
+    """What a working set of `nbytes` is read with, 10^9 bytes/s."""
+    points = [(level.size_kb * KIB, level.gb_s) for level in model.cache]
+    if not points:
+        return model.dram_gb_s
+    points.append((2 * points[-1][0], model.dram_gb_s))
+    if nbytes <= points[0][0]:
+        return points[0][1]
+    for (small, fast), (large, slow) in zip(points, points[1:], strict=False):
+        if nbytes <= large:
+            way = math.log(nbytes / small) / math.log(large / small) if large > small else 1.0
+            return float(fast * (slow / fast) ** way)
+    return model.dram_gb_s
+
+
+def _breakdown(cost: StepCost, model: LatencyModel, gb_s: float, *, in_first_level: bool) -> Breakdown:
+    weights = compute = fixed = 0.0
+    integer_gb_s = gb_s if in_first_level else gb_s * model.integer_stream
     for op in cost.ops:
-        arithmetic = 2 * op.int8_macs / (model.int8_gops * 1e6) + 2 * op.float_macs / (model.float_gflops * 1e6)  # ms
-        streaming = (op.weight_bytes + op.activation_bytes) / (gb_s * 1e6)  # ms
+        fixed += op.repeats * _fixed_us(op, model) / 1e3
+        read = op.weight_bytes / (integer_gb_s if op.multiplied not in (None, "float") else gb_s) + op.state_bytes / gb_s
+        streaming = (read + op.activation_bytes / model.elementwise_gb_s) / 1e6  # ms
+        arithmetic = _arithmetic(op, model)
         if arithmetic > streaming:
             compute += arithmetic
         else:
             weights += streaming
-    per_op = sum(op.repeats for op in cost.ops) * model.per_op_us / 1e3
-    return Breakdown(model.per_call_us / 1e3, per_op, weights, compute)
+    return Breakdown(model.per_call_us / 1e3, fixed, weights, compute)
+
+
+def _fixed_us(op: OpCost, model: LatencyModel) -> float:
+    """What one run of an op costs whatever its size."""
+    product = model.per_product_us if op.multiplied else 0.0
+    return product + (model.per_own_op_us if op.own_kernel else model.per_op_us)
+
+
+def _arithmetic(op: OpCost, model: LatencyModel) -> float:
+    """Time of an op whose operands are all at hand, ms."""
+    if op.macs:
+        rates: Throughput = model.one_row if op.rows == 1 and not op.packed_bytes else model.many_rows
+        rate: float = getattr(rates, op.multiplied or "float") * (model.int8_ragged if op.ragged else 1.0)
+        return 2 * op.macs / (rate * 1e6) + op.packed_bytes / (model.attention_gb_s * 1e6)
+    return op.functions / (model.functions_g_s * 1e6)

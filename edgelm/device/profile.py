@@ -30,14 +30,29 @@ A profile has four tables, and every table with figures in it says where they co
 
     [latency]                   # of one thread on one big core
     dram_gb_s = 4.0
-    int8_gops = 20.0
-    float_gflops = 10.0
+    integer_stream = 1.0
+    int8_ragged = 1.0
+    attention_gb_s = 4.0
+    elementwise_gb_s = 10.0
+    functions_g_s = 0.5
     per_op_us = 1.0
+    per_product_us = 0.5
+    per_own_op_us = 2.0
     per_call_us = 20.0
     uncertainty = 1.8
     isolated_factor = 1.3
     basis = "estimated"
     source = "..."
+    [latency.one_row]           # products of a step: 10^9 operations a second
+    int8 = 20.0
+    int4 = 12.0
+    int4_block = 12.0
+    float = 8.0
+    [latency.many_rows]         # products of a prefill
+    int8 = 40.0
+    int4 = 30.0
+    int4_block = 20.0
+    float = 10.0
     [[latency.cache]]           # smallest level first
     name = "L2"
     size_kb = 1024
@@ -153,15 +168,40 @@ class CacheLevel:
 
 
 @dataclass(frozen=True)
+class Throughput:
+    """10^9 operations a second that the kernels of products reach (a multiply-accumulate is two), by what they read.
+
+    Attributes:
+        int8: Weights of one byte.
+        int4: Weights of 4 bits with a scale for each row.
+        int4_block: Weights of 4 bits with a scale for each block of 32.
+        float: Weights of float32, and of float16, which becomes float32 when the file is loaded.
+    """
+
+    int8: float
+    int4: float
+    int4_block: float
+    float: float
+
+
+@dataclass(frozen=True)
 class LatencyModel:
     """The figures of the roofline in `edgelm.device.latency`, for one thread on one big core.
 
     Attributes:
         cache: Levels that can hold weights between two steps, smallest first; may be empty.
         dram_gb_s: Effective streaming read bandwidth of one core from DRAM, 10^9 bytes/s.
-        int8_gops: 10^9 int8 multiply-accumulates a second, counted as 2 operations each, that the kernels reach.
-        float_gflops: The same for float32.
-        per_op_us: Fixed cost of one op, us.
+        integer_stream: Share (0 to 1] of the bandwidth behind the first level that kernels for integer weights reach.
+        int8_ragged: Share (0 to 1] of the int8 rate that a product reaches whose columns are no multiple of 64: x86 kernels work on
+            tiles of 64 bytes; 1 on arm64, where vectors have 16.
+        one_row: Arithmetic of products with one row, as in a step.
+        many_rows: Arithmetic of products with several rows, as in a prefill.
+        attention_gb_s: 10^9 bytes of keys or values a second that a product of activations rearranges before it multiplies.
+        elementwise_gb_s: 10^9 bytes of activations a second that ops read and write.
+        functions_g_s: 10^9 values a second that go through tanh, exp and the like.
+        per_op_us: Fixed cost of an op that XNNPACK runs, us.
+        per_product_us: What a FULLY_CONNECTED costs beyond that, us: its kernel sets up, and one for integer weights rounds the rows first.
+        per_own_op_us: Fixed cost of an op that TFLite's own kernel runs, with the change to it and back, us.
         per_call_us: Fixed cost of one invocation, us.
         uncertainty: Factor >= 1 by which all the figures may be off either way; widens the interval of an estimate.
         isolated_factor: Factor >= 1 by which a call after a pause is slower than one of a steady loop: the core has clocked down.
@@ -171,9 +211,16 @@ class LatencyModel:
 
     cache: tuple[CacheLevel, ...]
     dram_gb_s: float
-    int8_gops: float
-    float_gflops: float
+    integer_stream: float
+    int8_ragged: float
+    one_row: Throughput
+    many_rows: Throughput
+    attention_gb_s: float
+    elementwise_gb_s: float
+    functions_g_s: float
     per_op_us: float
+    per_product_us: float
+    per_own_op_us: float
     per_call_us: float
     uncertainty: float
     isolated_factor: float
@@ -319,6 +366,8 @@ def _value(value: object, hint: Any, key: str, profile: str) -> object:
         if not isinstance(value, list):
             raise ProfileError(f"{key} of profile {profile!r} is {value!r}", allowed="tables [[latency.cache]]")
         return tuple(_build(CacheLevel, level, key, profile) for level in value)
+    if hint is Throughput:
+        return _build(Throughput, value, key, profile)
     if hint is str:
         if not isinstance(value, str) or not value.strip():
             raise ProfileError(f"{key} of profile {profile!r} is {value!r}", allowed="a text that is not empty")
@@ -342,11 +391,18 @@ def _number(value: object, *, whole: bool, key: str, profile: str) -> int | floa
 def _check_latency(profile: DeviceProfile) -> None:
     """Refuses figures the roofline would divide by, and cache levels out of order."""
     model = profile.latency
-    divisors = {"dram_gb_s": model.dram_gb_s, "int8_gops": model.int8_gops, "float_gflops": model.float_gflops}
+    names = ("dram_gb_s", "integer_stream", "int8_ragged", "attention_gb_s", "elementwise_gb_s", "functions_g_s")
+    divisors = {name: getattr(model, name) for name in names}
+    for table in ("one_row", "many_rows"):
+        divisors |= {f"{table}.{name}": value for name, value in dataclasses.asdict(getattr(model, table)).items()}
     divisors |= {f"cache.{level.name}.gb_s": level.gb_s for level in model.cache}
+    divisors |= {f"cache.{level.name}.size_kb": level.size_kb for level in model.cache}
     for key, value in divisors.items():
         if value == 0:
             raise ProfileError(f"latency.{key} of profile {profile.name!r} is 0", allowed="a number over 0")
+    for key in ("integer_stream", "int8_ragged"):
+        if divisors[key] > 1:
+            raise ProfileError(f"latency.{key} of profile {profile.name!r} is {divisors[key]}", allowed="a share over 0 and at most 1")
     for key, value in {"uncertainty": model.uncertainty, "isolated_factor": model.isolated_factor}.items():
         if value < 1:
             raise ProfileError(f"latency.{key} of profile {profile.name!r} is {value}", allowed="a factor of at least 1")

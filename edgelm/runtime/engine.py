@@ -133,11 +133,14 @@ class Engine:
     Attributes:
         runtime: Name and version, such as `ai-edge-litert 2.1.0`.
         signatures: Signature name -> names and shapes.
+        call_class: What `call` makes; a subclass of `Call` can watch the calls.
 
     Raises:
         RuntimeFailure: The file is missing, damaged, or holds something that the runtime lacks; names the op and its version.
         MissingDependencyError: The runtime is not installed.
     """
+
+    call_class = Call
 
     def __init__(self, model: bytes | Path, *, runtime: str = "ai-edge-litert", threads: int = 1) -> None:
         if threads < 1:
@@ -195,7 +198,7 @@ class Engine:
         except (ValueError, RuntimeError) as error:
             raise translated(str(error), f"preparing signature {name!r} of {self._label}", self.runtime) from error
 
-        return Call(name, self.runtime, self._interpreter, subgraph, definition["inputs"], definition["outputs"])
+        return self.call_class(name, self.runtime, self._interpreter, subgraph, definition["inputs"], definition["outputs"])
 
 
 def runtime_version(runtime: str) -> str:

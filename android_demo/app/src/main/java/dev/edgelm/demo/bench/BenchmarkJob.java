@@ -1,0 +1,241 @@
+package dev.edgelm.demo.bench;
+
+import android.app.ActivityManager;
+import android.content.Context;
+import android.content.pm.PackageManager;
+import android.os.Build;
+import dev.edgelm.core.Device;
+import dev.edgelm.core.EdgeLmException;
+import dev.edgelm.core.Measurement;
+import dev.edgelm.core.ProfileReport;
+import dev.edgelm.core.Profiler;
+import dev.edgelm.core.Progress;
+import dev.edgelm.demo.DemoApplication;
+import dev.edgelm.demo.engine.Engine;
+import dev.edgelm.demo.engine.EngineHost;
+import dev.edgelm.demo.engine.ModelFile;
+import dev.edgelm.demo.engine.ModelStore;
+import dev.edgelm.demo.litert.LiteRtRunner;
+import dev.edgelm.demo.platform.Platform;
+import java.io.File;
+import java.io.IOException;
+import java.time.Instant;
+import java.time.temporal.ChronoUnit;
+
+/** One run of the benchmark, which goes on while its screen is rotated. Everything but {@link #run} is for the main thread. */
+public final class BenchmarkJob implements EngineHost.ExclusiveTask<BenchmarkJob.Outcome>, EngineHost.Listener<BenchmarkJob.Outcome> {
+    private final Context context;
+    private final BenchmarkRequest request;
+    private volatile boolean stopped;
+    private Watcher watcher;
+    private int done;
+    private int total;
+    private Outcome outcome;
+    private String error = "";
+
+    /**
+     * A job that has not started.
+     *
+     * @param context the application
+     * @param request what to measure
+     */
+    public BenchmarkJob(Context context, BenchmarkRequest request) {
+        this.context = context;
+        this.request = request;
+    }
+
+    /** The screen that shows the job at present. */
+    public interface Watcher {
+        /**
+         * Something of the job has changed.
+         *
+         * @param job to show
+         */
+        void changed(BenchmarkJob job);
+    }
+
+    /** What a run gave. */
+    public static final class Outcome {
+        /** The figures. */
+        public final Measurement measurement;
+        /** Opening the model, ms. */
+        public final double loadMs;
+        /** The report as {@code edgelm profile --import} reads it. */
+        public final String json;
+        /** Where it was written; null when no report was asked for. */
+        public final File file;
+
+        Outcome(Measurement measurement, double loadMs, String json, File file) {
+            this.measurement = measurement;
+            this.loadMs = loadMs;
+            this.json = json;
+            this.file = file;
+        }
+    }
+
+    /** Runs when the engine is free. */
+    public void start() {
+        DemoApplication.of(context).engine().submitExclusive(this, this);
+    }
+
+    /** Ends the run without a report. */
+    public void stop() {
+        stopped = true;
+    }
+
+    /**
+     * Shows the job on another screen, or on none.
+     *
+     * @param other the screen; null for none
+     */
+    public void watch(Watcher other) {
+        watcher = other;
+        changed();
+    }
+
+    /**
+     * How far it is.
+     *
+     * @return tokens done
+     */
+    public int done() {
+        return done;
+    }
+
+    /**
+     * How much there is.
+     *
+     * @return tokens in all; 0 while the model is loading
+     */
+    public int total() {
+        return total;
+    }
+
+    /**
+     * What it gave.
+     *
+     * @return null before its end, and when it failed
+     */
+    public Outcome outcome() {
+        return outcome;
+    }
+
+    /**
+     * Why it failed.
+     *
+     * @return words for the user; empty when it did not
+     */
+    public String error() {
+        return error;
+    }
+
+    /**
+     * Whether it is over.
+     *
+     * @return true after its end, good or bad
+     */
+    public boolean ended() {
+        return outcome != null || !error.isEmpty();
+    }
+
+    @Override
+    public Outcome run() throws IOException {
+        try {
+            return measured();
+        } catch (EdgeLmException | IOException failed) {
+            if (!request.report.isEmpty()) {
+                new ReportFolder(context).writeError(request.report, failed.getMessage());
+            }
+            throw failed;
+        }
+    }
+
+    @Override
+    public void done(Outcome result) {
+        outcome = result;
+        changed();
+    }
+
+    @Override
+    public void failed(String words) {
+        error = words;
+        changed();
+    }
+
+    private Outcome measured() throws IOException {
+        String startedAt = Instant.now().truncatedTo(ChronoUnit.SECONDS).toString();
+        ModelStore models = DemoApplication.of(context).models();
+        ModelFile model = request.model.isEmpty() ? models.chosen() : models.find(request.model);
+        PhoneProbes probes = new PhoneProbes(context);
+        double before = probes.usedMemoryMb();
+        try (Engine engine = Engine.open(models.map(model), request.threads)) {
+            Profiler.Plan plan = new Profiler.Plan(request.prompt, request.runs, request.warmup, 0);
+            Measurement measurement = new Profiler(engine.session(), probes).run(plan, progress());
+            if (stopped) {
+                throw new EdgeLmException("the benchmark was stopped before its end", "", "run it again and leave its screen open", null);
+            }
+            String json = report(engine, measurement, startedAt, before).toJson();
+            File file = request.report.isEmpty() ? null : new ReportFolder(context).writeReport(request.report, json);
+            return new Outcome(measurement, engine.loadMs(), json, file);
+        }
+    }
+
+    private Progress progress() {
+        return new Progress() {
+            @Override
+            public boolean on(final int now, final int all) {
+                DemoApplication.of(context)
+                        .engine()
+                        .post(
+                                new Runnable() {
+                                    @Override
+                                    public void run() {
+                                        done = now;
+                                        total = all;
+                                        changed();
+                                    }
+                                });
+                return !stopped;
+            }
+        };
+    }
+
+    private ProfileReport report(Engine engine, Measurement measurement, String startedAt, double memoryBefore) {
+        return new ProfileReport(measurement)
+                .madeBy("app")
+                .toolVersion(version())
+                .startedAt(startedAt)
+                .model(engine.artifact().manifest().name(), engine.artifact().sha256(), engine.artifact().bytes())
+                .device(device())
+                .runtime("litert-android", LiteRtRunner.VERSION, request.threads)
+                .loadMs(engine.loadMs());
+    }
+
+    private Device device() {
+        ActivityManager.MemoryInfo memory = new ActivityManager.MemoryInfo();
+        ((ActivityManager) context.getSystemService(Context.ACTIVITY_SERVICE)).getMemoryInfo(memory);
+        return new Device(
+                Build.MANUFACTURER,
+                Build.MODEL,
+                Platform.soc(),
+                Build.SUPPORTED_ABIS[0],
+                Build.VERSION.SDK_INT,
+                Runtime.getRuntime().availableProcessors(),
+                memory.totalMem / 1e6,
+                PhoneFacts.cpuFeatures());
+    }
+
+    private String version() {
+        try {
+            return context.getPackageManager().getPackageInfo(context.getPackageName(), 0).versionName;
+        } catch (PackageManager.NameNotFoundException impossible) {
+            throw new IllegalStateException("an app is always installed while it runs", impossible);
+        }
+    }
+
+    private void changed() {
+        if (watcher != null) {
+            watcher.changed(this);
+        }
+    }
+}

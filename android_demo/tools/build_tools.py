@@ -1,0 +1,151 @@
+"""Google's Android build tools as Debian packages, in a folder of edgelm's cache: nothing is installed, no root rights are needed.
+
+No Debian suite has all of them: aapt2, zipalign, apksigner and dexdump are bookworm's, dx and the platform classes of API 23 only
+bullseye has, and the platform resources are trixie's (API 33), so that newer attributes of manifest and layouts are checked, too.
+apt itself checks the signature of each suite's index and the hash of each package.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgelm.device import emulator_apt
+from edgelm.device.cache import cache_folder
+from edgelm.errors import MissingDependencyError, RuntimeFailure
+
+OnStage = Callable[[str], None]
+DOWNLOAD_MB = 90
+"""The packages are 41 MB; the indexes of three suites are the rest."""
+
+PACKAGES: Mapping[str, Sequence[str]] = {
+    "bookworm": (
+        *("aapt", "apksigner", "dexdump", "libapksig-java", "zipalign"),
+        *("android-libaapt", "android-libandroidfw", "android-libart", "android-libbacktrace", "android-libbase", "android-libcutils"),
+        *("android-liblog", "android-libnativebridge", "android-libnativeloader", "android-libunwind", "android-libutils"),
+        *("android-libziparchive", "libexpat1", "liblz4-1", "libpng16-16", "libprotobuf-lite32", "libtinyxml2-9", "libzopfli1"),
+    ),
+    "bullseye": ("dalvik-exchange", "libandroid-23-java", "p7zip-full"),
+    "trixie": ("android-framework-res",),
+}
+LIBRARIES = ("usr/lib/x86_64-linux-gnu/android", "usr/lib/x86_64-linux-gnu", "usr/lib/p7zip", "usr/lib")
+
+
+@dataclass(frozen=True)
+class BuildTools:
+    """The unpacked tools.
+
+    Attributes:
+        folder: With `usr` below it.
+    """
+
+    folder: Path
+
+    @property
+    def platform_classes(self) -> Path:
+        """The classes of Android 6 (API 23), to compile against."""
+        return self.folder / "usr/share/java/com.android.android-23.jar"
+
+    @property
+    def platform_resources(self) -> Path:
+        """The resources of Android 13 (API 33), to link against."""
+        return self.folder / "usr/share/android-framework-res/framework-res.apk"
+
+    def native(self, tool: str, *arguments: str | Path) -> str:
+        """Runs aapt2, zipalign or dexdump and gives what it prints."""
+        libraries = ":".join(str(self.folder / library) for library in LIBRARIES)
+        return run([self.folder / "usr/bin" / tool, *arguments], {"LD_LIBRARY_PATH": libraries})
+
+    def dx(self, *arguments: str | Path) -> str:
+        """Runs dx, which turns classes into a .dex file."""
+        return run(["java", "-cp", self.folder / "usr/share/java/com.android.dx.jar", "com.android.dx.command.Main", *arguments])
+
+    def apksigner(self, *arguments: str | Path) -> str:
+        """Runs apksigner."""
+        jars = ":".join(str(self.folder / "usr/share/java" / jar) for jar in ("apksigner.jar", "apksig.jar"))
+        return run(["java", "-cp", jars, "com.android.apksigner.ApkSignerTool", *arguments])
+
+
+def fetched(on_stage: OnStage) -> BuildTools:
+    """The tools, fetched once.
+
+    Args:
+        on_stage: Hears what is done, with its cost first.
+
+    Raises:
+        EdgeLMError: No JDK, no Debian's apt, no network or no room.
+    """
+    _require_jdk()
+    folder = cache_folder() / "android-build-tools"
+    if not folder.is_dir():
+        on_stage(f"fetching the Android build tools: about {DOWNLOAD_MB} MB, once, into {folder}")
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        downloads = folder.parent / "android-build-tools.apt"
+        packages = _download(downloads)
+        with tempfile.TemporaryDirectory(prefix=".android-build-tools.", dir=folder.parent) as temporary:
+            emulator_apt.unpack(packages, Path(temporary) / "tools")
+            (Path(temporary) / "tools").rename(folder)
+        shutil.rmtree(downloads)
+    return BuildTools(folder)
+
+
+def run(command: Sequence[str | Path], environment: Mapping[str, str] | None = None, folder: Path | None = None) -> str:
+    """What a command prints on both streams.
+
+    Raises:
+        RuntimeFailure: It failed; the message ends with its last words.
+    """
+    done = subprocess.run(
+        [str(part) for part in command],
+        env={**os.environ, "LC_ALL": "C.UTF-8", **(environment or {})},
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        check=False,
+    )
+    if done.returncode != 0:
+        raise RuntimeFailure(f"{Path(command[0]).name} failed:\n{done.stdout[-4000:].strip()}")
+    return done.stdout
+
+
+def _download(folder: Path) -> tuple[emulator_apt.Package, ...]:
+    """Fetches the packages, going on with what an earlier try has fetched; only they, as the JDK they depend on is at hand."""
+    emulator_apt.require_tools()
+    for sub in ("lists/partial", "cache/archives/partial", "packages"):
+        (folder / sub).mkdir(parents=True, exist_ok=True)
+    (folder / "status").touch()
+    signed = f" signed-by={emulator_apt.KEYRING}" if emulator_apt.KEYRING.is_file() else ""
+    mirror = emulator_apt.PrivateApt(folder)._mirror()
+    sources = "".join(f"deb [arch=amd64{signed}] {mirror} {suite} main\n" for suite in PACKAGES)
+    (folder / "sources.list").write_text(sources, encoding="utf-8")
+    options = {
+        "Dir::State::Lists": folder / "lists",
+        "Dir::State::status": folder / "status",
+        "Dir::Cache": folder / "cache",
+        "Dir::Etc::sourcelist": folder / "sources.list",
+        "Dir::Etc::sourceparts": folder / "none",
+        "Dir::Etc::preferences": "/dev/null",
+        "Dir::Etc::preferencesparts": folder / "none",
+        "APT::Architecture": "amd64",
+        "APT::Architectures": "amd64",
+        "APT::Sandbox::User": "root",
+        "Acquire::Languages": "none",
+    }
+    apt = ["apt-get", "--quiet", *(word for name, value in options.items() for word in ("-o", f"{name}={value}"))]
+    run([*apt, "update"])
+    wanted = [f"{name}/{suite}" for suite, names in PACKAGES.items() for name in names]
+    run([*apt, "download", *wanted], folder=folder / "packages")
+    return tuple(emulator_apt.Package(file.name.split("_")[0], "", file) for file in sorted((folder / "packages").glob("*.deb")))
+
+
+def _require_jdk() -> None:
+    missing = [tool for tool in ("java", "javac", "keytool") if shutil.which(tool) is None]
+    if missing:
+        raise MissingDependencyError(f"building the app needs a JDK; this machine has no {', '.join(missing)}", fix="apt-get install openjdk-17-jdk-headless")

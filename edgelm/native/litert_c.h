@@ -1,0 +1,114 @@
+// The part of LiteRT's C API that edgelm uses, as libLiteRt.so 2.1 exports it.
+//
+// The complete headers are litert/c/*.h of github.com/google-ai-edge/LiteRT; no package ships them. Declaring the few functions here
+// lets the library of any LiteRT package (Python wheel, Android AAR) be linked without its sources. Handles are opaque; every
+// function that returns LiteRtStatus gives 0 when all went well.
+#ifndef EDGELM_LITERT_C_H_
+#define EDGELM_LITERT_C_H_
+
+#define EDGELM_LITERT_VERSION "2.1.0"  // of the package whose library this describes
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct LiteRtEnvironmentT* LiteRtEnvironment;
+typedef struct LiteRtModelT* LiteRtModel;
+typedef struct LiteRtSignatureT* LiteRtSignature;
+typedef struct LiteRtSubgraphT* LiteRtSubgraph;
+typedef struct LiteRtTensorT* LiteRtTensor;
+typedef struct LiteRtOptionsT* LiteRtOptions;
+typedef struct LiteRtOpaqueOptionsT* LiteRtOpaqueOptions;
+typedef struct LiteRtCpuOptionsT* LiteRtCpuOptions;
+typedef struct LiteRtCompiledModelT* LiteRtCompiledModel;
+typedef struct LiteRtTensorBufferT* LiteRtTensorBuffer;
+
+typedef int LiteRtStatus;
+typedef size_t LiteRtParamIndex;
+
+enum { kLiteRtStatusOk = 0 };
+enum { kLiteRtHwAcceleratorCpu = 1 };
+enum { kLiteRtHostMemoryAlignment = 64 };  // what LiteRtCreateTensorBufferFromHostMemory asks of an address
+
+typedef enum {
+  kLiteRtElementTypeFloat32 = 1,
+  kLiteRtElementTypeInt32 = 2,
+  kLiteRtElementTypeUInt8 = 3,
+  kLiteRtElementTypeInt64 = 4,
+  kLiteRtElementTypeBool = 6,
+  kLiteRtElementTypeInt16 = 7,
+  kLiteRtElementTypeInt8 = 9,
+  kLiteRtElementTypeFloat16 = 10,
+} LiteRtElementType;
+
+// litert_layout.h and litert_model_types.h.
+typedef struct {
+  unsigned int rank : 7;
+  unsigned int has_strides : 1;
+  int32_t dimensions[8];
+  uint32_t strides[8];
+} LiteRtLayout;
+
+typedef struct {
+  LiteRtElementType element_type;
+  LiteRtLayout layout;
+} LiteRtRankedTensorType;
+
+// litert_common.h.
+const char* LiteRtGetStatusString(LiteRtStatus status);
+
+// litert_environment.h.
+LiteRtStatus LiteRtCreateEnvironment(int num_options, const void* options, LiteRtEnvironment* environment);
+void LiteRtDestroyEnvironment(LiteRtEnvironment environment);
+
+// litert_model.h. Strings and signatures belong to the model.
+LiteRtStatus LiteRtCreateModelFromFile(const char* filename, LiteRtModel* model);
+void LiteRtDestroyModel(LiteRtModel model);
+LiteRtStatus LiteRtGetNumModelSignatures(LiteRtModel model, LiteRtParamIndex* count);
+LiteRtStatus LiteRtGetModelSignature(LiteRtModel model, LiteRtParamIndex index, LiteRtSignature* signature);
+LiteRtStatus LiteRtGetSignatureKey(LiteRtSignature signature, const char** key);
+LiteRtStatus LiteRtGetSignatureSubgraph(LiteRtSignature signature, LiteRtSubgraph* subgraph);
+LiteRtStatus LiteRtGetNumSignatureInputs(LiteRtSignature signature, LiteRtParamIndex* count);
+LiteRtStatus LiteRtGetNumSignatureOutputs(LiteRtSignature signature, LiteRtParamIndex* count);
+LiteRtStatus LiteRtGetSignatureInputName(LiteRtSignature signature, LiteRtParamIndex index, const char** name);
+LiteRtStatus LiteRtGetSignatureOutputName(LiteRtSignature signature, LiteRtParamIndex index, const char** name);
+LiteRtStatus LiteRtGetSignatureInputTensorByIndex(LiteRtSignature signature, LiteRtParamIndex index, LiteRtTensor* tensor);
+LiteRtStatus LiteRtGetSignatureOutputTensorByIndex(LiteRtSignature signature, LiteRtParamIndex index, LiteRtTensor* tensor);
+LiteRtStatus LiteRtGetNumSubgraphInputs(LiteRtSubgraph subgraph, LiteRtParamIndex* count);
+LiteRtStatus LiteRtGetNumSubgraphOutputs(LiteRtSubgraph subgraph, LiteRtParamIndex* count);
+LiteRtStatus LiteRtGetSubgraphInput(LiteRtSubgraph subgraph, LiteRtParamIndex index, LiteRtTensor* tensor);
+LiteRtStatus LiteRtGetSubgraphOutput(LiteRtSubgraph subgraph, LiteRtParamIndex index, LiteRtTensor* tensor);
+LiteRtStatus LiteRtGetRankedTensorType(LiteRtTensor tensor, LiteRtRankedTensorType* type);
+
+// litert_options.h, litert_opaque_options.h and options/litert_cpu_options.h. Options own what is added to them; the string of the
+// cache path must outlive them.
+LiteRtStatus LiteRtCreateOptions(LiteRtOptions* options);
+void LiteRtDestroyOptions(LiteRtOptions options);
+LiteRtStatus LiteRtSetOptionsHardwareAccelerators(LiteRtOptions options, int accelerators);
+LiteRtStatus LiteRtAddOpaqueOptions(LiteRtOptions options, LiteRtOpaqueOptions added);
+void LiteRtDestroyOpaqueOptions(LiteRtOpaqueOptions options);
+LiteRtStatus LiteRtCreateCpuOptions(LiteRtOpaqueOptions* options);
+LiteRtStatus LiteRtFindCpuOptions(LiteRtOpaqueOptions options, LiteRtCpuOptions* cpu_options);
+LiteRtStatus LiteRtSetCpuOptionsNumThread(LiteRtCpuOptions options, int threads);
+LiteRtStatus LiteRtSetCpuOptionsXnnPackWeightCachePath(LiteRtCpuOptions options, const char* path);
+
+// litert_compiled_model.h. Buffers are given in the order of the signature's subgraph.
+LiteRtStatus LiteRtCreateCompiledModel(LiteRtEnvironment environment, LiteRtModel model, LiteRtOptions options,
+                                       LiteRtCompiledModel* compiled_model);
+void LiteRtDestroyCompiledModel(LiteRtCompiledModel compiled_model);
+LiteRtStatus LiteRtRunCompiledModel(LiteRtCompiledModel compiled_model, LiteRtParamIndex signature_index, size_t num_inputs,
+                                    LiteRtTensorBuffer* inputs, size_t num_outputs, LiteRtTensorBuffer* outputs);
+
+// litert_tensor_buffer.h. Without a deallocator the memory stays the caller's.
+LiteRtStatus LiteRtCreateTensorBufferFromHostMemory(const LiteRtRankedTensorType* type, void* address, size_t bytes,
+                                                    void (*deallocator)(void*), LiteRtTensorBuffer* buffer);
+void LiteRtDestroyTensorBuffer(LiteRtTensorBuffer buffer);
+
+#ifdef __cplusplus
+}  // extern "C"
+#endif
+
+#endif  // EDGELM_LITERT_C_H_

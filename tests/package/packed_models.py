@@ -1,0 +1,52 @@
+"""Artifacts without their report, made in a moment: lowered and packed, neither proven nor judged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from runtime import tiny_graphs
+from tiny_models import LINES, write_model
+
+from edgelm import artifact, manifest, pipeline, recipe, source
+from edgelm.model import LanguageModel
+from edgelm.text.tokenizer import train_word_level
+
+
+def lowered(model: LanguageModel, folder: Path, **changes: Any) -> Path:
+    """A model as an int8 artifact; `changes` go into its manifest."""
+    chosen = recipe.load("int8")
+    built = pipeline.build(model, chosen, cache=None)
+    facts = manifest.build(built.model, chosen, "android-arm64", built.tflite, built.encodings) | changes
+    return _written(folder, built.tflite, facts, model.tokenizer)
+
+
+def tiny(folder: Path, kind: str = "recurrent", **changes: Any) -> Path:
+    """A tiny model with random weights and a word tokenizer."""
+    return lowered(write_model(folder.with_name(f"{folder.name}-source"), kind), folder, **changes)
+
+
+def bundled(name: str, folder: Path) -> Path:
+    """One of the bundled models."""
+    model = source.load(name).model
+    assert isinstance(model, LanguageModel)
+    return lowered(model, folder)
+
+
+def graph(folder: Path, *, last_only: bool, tokenizer: bool = False, time: int = 8) -> Path:
+    """A graph that was converted as it is: one signature `forward`."""
+    tflite = tiny_graphs.forward_bytes(tiny_graphs.weights(), time, last_only=last_only, probabilities=last_only)
+    facts = {
+        "schema_version": 1,
+        "name": folder.name,
+        "target": "android-arm64",
+        "parameters": None,
+        "recipe": {"name": "float32", "description": "as it is"},
+        "tools": {"edgelm": "0.1.0"},
+    }
+    return _written(folder, tflite, facts, train_word_level(LINES, vocab_size=tiny_graphs.VOCAB).to_json() if tokenizer else None)
+
+
+def _written(folder: Path, tflite: bytes, facts: dict[str, Any], tokenizer: str | None) -> Path:
+    artifact.write(folder, {artifact.MODEL: artifact.pack(tflite, facts, tokenizer), artifact.MANIFEST: artifact.encode_json(facts)})
+    return folder
