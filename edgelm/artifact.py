@@ -91,6 +91,11 @@ def load(path: Path) -> Artifact:
     return Artifact(path, data, manifest, tokenizer)
 
 
+def is_bare(path: Path) -> bool:
+    """Whether it is a file without a manifest inside: a .tflite that another tool wrote."""
+    return path.is_file() and MANIFEST not in metadata.read_attached(path.read_bytes())
+
+
 def pack(tflite: bytes, manifest: Mapping[str, Any], tokenizer: str | None) -> bytes:
     """The self-contained `.tflite`: manifest and tokenizer inside it."""
     files = {MANIFEST: encode_json(manifest)} | ({TOKENIZER: tokenizer.encode("utf-8")} if tokenizer else {})

@@ -13,6 +13,7 @@ from edgelm.artifact import Artifact
 from edgelm.compress.records import StepRecord
 from edgelm.compress.run import apply, require_data
 from edgelm.compression import CACHE, Watch, compressed_model, unrecognised, why_opaque
+from edgelm.device import emulator
 from edgelm.device import profile as profiles
 from edgelm.device.profile import DeviceProfile
 from edgelm.errors import ArtifactError
@@ -22,6 +23,7 @@ from edgelm.recipe import Form, Recipe
 from edgelm.recipe_steps import Quantize
 from edgelm.report import Report
 from edgelm.spec import Encoding
+from edgelm.validate import arm64
 from edgelm.validate.verdict import Subject, judge
 
 OnStage = Callable[[str, int, int], None]
@@ -58,6 +60,7 @@ class Request:
         threads: Threads of the runtime on this host.
         cache: Folder of finished steps and of checkpoints, for recipes that look at text; None keeps nothing.
         fresh: Do every step anew.
+        arm64: Run it on arm64 cores where the device has them and the emulator is set up.
     """
 
     source: str | Imported
@@ -71,6 +74,7 @@ class Request:
     threads: int = 1
     cache: Path | None = CACHE
     fresh: bool = False
+    arm64: bool = True
 
 
 @dataclass(frozen=True)
@@ -120,7 +124,9 @@ def convert(request: Request, watch: Watch = Watch()) -> Conversion:  # noqa: B0
     facts = manifest.build(built.model, chosen, profile.name, built.tflite, built.encodings)
     packed = artifact.pack(built.tflite, facts, built.model.tokenizer)
     made = Artifact(folder, packed, facts, built.model.tokenizer)
-    subject = Subject(made, imported, _typed(request.source), built.notes, _proven_against(imported, built, chosen), built.records)
+    machine, notes = arm64.machine_for(profile) if request.arm64 else (None, ())
+    expected = _proven_against(imported, built, chosen)
+    subject = Subject(made, imported, _typed(request.source), (*built.notes, *notes), expected, built.records, machine)
     verdict = judge(
         subject, profile, data=request.data, quality_tokens=request.quality_tokens, threads=request.threads, on_stage=watch.on_stage
     )
@@ -256,6 +262,7 @@ def check(
     quality_tokens: int | None = 20_000,
     trust: bool = False,
     threads: int = 1,
+    on_arm64: bool = False,
     on_stage: OnStage = quiet,
 ) -> Report:
     """Proves and judges an artifact again; nothing is written.
@@ -268,11 +275,16 @@ def check(
         quality_tokens: Tokens of the test split quality is measured on; None for all.
         trust: Execute code from the source model's file.
         threads: Threads of the runtime on this host.
+        on_arm64: Run it on arm64 cores, too; a .tflite that edgelm did not write is only run there.
         on_stage: Progress.
 
     Raises:
         ArtifactError: No artifact, or the source is not the one it was made from.
+        EmulatorError: Nothing is set up that runs arm64 code.
     """
+    machine = emulator.require() if on_arm64 else None
+    if machine and artifact.is_bare(path):
+        return arm64.report(path, machine, on_stage)
     loaded = artifact.load(path)
     profile: DeviceProfile = profiles.load(target or str(loaded.manifest["target"]))
     on_stage("reading the source model", 0, 0)
@@ -280,7 +292,8 @@ def check(
     changed = not recipe.only_round(step["technique"] for step in loaded.manifest["recipe"]["steps"])
     notes = ("training changed its weights: it was proven against the compressed model when it was made",) if changed else ()
     bundled = loaded.name if imported else None
-    subject = Subject(loaded, imported, _typed(source_model or bundled), notes, imported.source_logits if imported and not changed else None)
+    expected = imported.source_logits if imported and not changed else None
+    subject = Subject(loaded, imported, _typed(source_model or bundled), notes, expected, machine=machine)
     return judge(subject, profile, data=data, quality_tokens=quality_tokens, threads=threads, on_stage=on_stage)
 
 

@@ -9,7 +9,7 @@ import dataclasses
 import html
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -39,6 +39,7 @@ class Check:
         basis: How the figure came about.
         cause: For a failing check: the top cause, one sentence.
         fix: For a failing check: the next command, with its predicted effect.
+        interval: The lowest and highest value an estimate allows for, in the same unit; None for what is no estimate.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Check:
     basis: Basis = "measured"
     cause: str = ""
     fix: str = ""
+    interval: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,7 @@ class Report:
             return cls(
                 title=plain["title"],
                 facts=tuple((key, text) for key, text in plain["facts"]),
-                checks=tuple(Check(**check) for check in plain["checks"]),
+                checks=tuple(_check(check) for check in plain["checks"]),
                 tables=tuple(Table(**{**t, "columns": tuple(t["columns"]), "rows": tuple(map(tuple, t["rows"]))}) for t in plain["tables"]),
                 plots=tuple(Plot(**{**p, "labels": tuple(p["labels"]), "values": tuple(p["values"])}) for p in plain["plots"]),
                 next_commands=tuple(plain["next_commands"]),
@@ -134,6 +136,11 @@ class Report:
             )
         except (KeyError, TypeError, ValueError) as error:
             raise ArtifactError(f"the report cannot be read: {error!r}", fix="edgelm check ARTIFACT") from error
+
+
+def _check(plain: Mapping[str, Any]) -> Check:
+    interval = plain.get("interval")
+    return Check(**{**plain, "interval": tuple(interval) if interval else None})
 
 
 def number(value: float | str | None) -> str:
@@ -148,6 +155,15 @@ def number(value: float | str | None) -> str:
     if value == 0 or math.isnan(value) or math.isinf(value):
         return f"{value:g}"
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+def _figure(check: Check) -> str:
+    """The figure with its unit and, for an estimate, its interval: `0.36 ms (0.2 to 2.6)`."""
+    figure = f"{number(check.measured)} {check.unit}".strip()
+    if check.interval is None:
+        return figure
+    low, high = (number(float(f"{end:.2g}")) for end in check.interval)
+    return f"{figure} ({low} to {high})"
 
 
 def verdict(check: Check) -> str:
@@ -193,7 +209,7 @@ def _verdicts(checks: tuple[Check, ...]) -> rich.table.Table:
     colours = {"PASS": "green", "FAIL": "bold red", "-": "dim"}
     for check in checks:
         word = verdict(check)
-        figure = f"{number(check.measured)} {check.unit}".strip()
+        figure = _figure(check)
         limit = f"{number(check.limit)} {check.unit}".strip() if check.limit is not None else ""
         grid.add_row(escape(check.name), escape(figure), escape(limit), check.basis, f"[{colours[word]}]{word}[/]")
     return grid
@@ -230,32 +246,28 @@ th,td{text-align:left;padding:.3rem .6rem;border-bottom:1px solid #d8dee4;vertic
 """
 
 
-def render_html(report: Report) -> bytes:
-    """The report as one self-contained HTML page: no script, no outside resource, plots as inline SVG."""
+def render_html(report: Report, figures: Sequence[tuple[str, str]] = ()) -> bytes:
+    """The report as one self-contained HTML page: no script, no outside resource, plots as inline SVG.
+
+    Args:
+        report: What to show; without checks it has no verdict.
+        figures: (Title, inline SVG) of further figures, above the plots.
+    """
     title, word = html.escape(report.title), "PASS" if report.passed else "FAIL"
-    parts = [
-        f"<h1>{title}: <span class={word}>{word}</span></h1>",
-        _html_rows(("", ""), report.facts),
-        "<h2>Verdict</h2>",
-        _html_rows(
-            ("check", "figure", "limit", "basis", "verdict"),
-            tuple(
-                (
-                    c.name,
-                    f"{number(c.measured)} {c.unit}",
-                    f"{number(c.limit)} {c.unit}" if c.limit is not None else "",
-                    c.basis,
-                    verdict(c),
-                )
-                for c in report.checks
-            ),
-        ),
-    ]
+    parts = [f"<h1>{title}: <span class={word}>{word}</span></h1>" if report.checks else f"<h1>{title}</h1>"]
+    parts.append(_html_rows(("", ""), report.facts))
+    if report.checks:
+        rows = tuple(
+            (c.name, _figure(c), f"{number(c.limit)} {c.unit}" if c.limit is not None else "", c.basis, verdict(c)) for c in report.checks
+        )
+        parts += ["<h2>Verdict</h2>", _html_rows(("check", "figure", "limit", "basis", "verdict"), rows)]
     for check in report.checks:
         if check.passed is False:
             parts.append(
                 f"<p><b class=FAIL>{html.escape(check.name)}</b>: {html.escape(check.cause)} <code>{html.escape(check.fix)}</code></p>"
             )
+    for heading, svg in figures:
+        parts += [f"<h2>{html.escape(heading)}</h2>", svg]
     for plot in report.plots:
         parts += [f"<h2>{html.escape(plot.title)}</h2>", _svg(plot), f"<p class=note>{html.escape(plot.note)}</p>"]
     for table in report.tables:

@@ -42,6 +42,15 @@ def test_a_report_of_another_version_or_shape_is_refused() -> None:
         Report.from_dict({key: value for key, value in plain.items() if key != "checks"})
 
 
+def test_an_estimate_shows_its_interval() -> None:
+    check = Check("time per token", 0.3612, 20.0, "ms", True, "estimated", interval=(0.2049, 2.551))
+    report = Report("t", (), (check,))
+    assert "0.3612 ms (0.2 to 2.6)" in terminal(report)
+    assert "0.3612 ms (0.2 to 2.6)" in render_html(report).decode()
+    assert Report.from_dict(json.loads(render_json(report))) == report
+    assert "1234 ms (1,000 to 12,000)" in terminal(Report("t", (), (Check("a", "1234", unit="ms", interval=(1010.0, 12345.0)),)))
+
+
 def test_terminal_golden() -> None:
     assert terminal(make_report(False)) + "\n" == GOLDEN.read_text(encoding="utf-8")
 

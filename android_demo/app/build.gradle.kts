@@ -68,7 +68,7 @@ abstract class CopyModelTask : DefaultTask() {
         val folder = assets.get().asFile
         folder.deleteRecursively()
         model.get().asFile.copyTo(folder.resolve("models/${modelName.get()}.tflite"))
-        golden.get().asFile.copyTo(folder.resolve("golden/engine_golden.json"))
+        golden.get().asFile.copyTo(folder.resolve("golden/engine.json"))
     }
 }
 
@@ -76,9 +76,10 @@ abstract class CopyModelTask : DefaultTask() {
 val artifact = rootProject.file(providers.gradleProperty("edgelm.artifact").getOrElse("../build/android/keyboard-lstm"))
 val copyModel = tasks.register<CopyModelTask>("copyModel") {
     description = "Copies the model of -Pedgelm.artifact=FOLDER into the assets."
-    model = if (artifact.extension == "tflite") artifact else artifact.resolve("model.tflite")
-    modelName = artifact.nameWithoutExtension
-    golden = rootProject.file("../tests/golden/engine_golden.json")
+    val isFile = artifact.extension == "tflite"
+    model = if (isFile) artifact else artifact.resolve("model.tflite")
+    modelName = if (isFile) artifact.nameWithoutExtension else artifact.name
+    golden = rootProject.file("../tests/golden/engine.json")
 }
 
 androidComponents {
@@ -90,4 +91,5 @@ androidComponents {
 dependencies {
     implementation(project(":core"))
     implementation(libs.litert)
+    testImplementation(libs.junit)
 }

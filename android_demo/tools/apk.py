@@ -11,12 +11,13 @@ import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from build_tools import BuildTools, OnStage, run
+from build_tools import BRIEF, BuildTools, OnStage, run
 from project import MAIN, ROOT, app_settings, java_files
 
 ALIGNMENT = 4
 """Bytes; what Android and the Gradle plugin align uncompressed entries to."""
 KEY = ("-alias", "androiddebugkey", "-storepass", "android", "-keypass", "android")
+MADE = ("assets", "classes", "generated", "resources.zip", "java8.jar", "desugared.jar", "unaligned.apk", "aligned.apk", "edgelm-demo.apk")
 ZIP_DATE = (1981, 1, 1, 0, 0, 0)
 
 
@@ -36,7 +37,7 @@ def build(tools: BuildTools, models: Sequence[tuple[str, Path]], golden: Path, w
     Raises:
         EdgeLMError: A tool refused something; its message says what.
     """
-    for made in ("assets", "classes", "generated", "resources.zip", "unaligned.apk", "aligned.apk", "edgelm-demo.apk"):
+    for made in MADE:
         _remove(work / made)
     work.mkdir(parents=True, exist_ok=True)
     on_stage("copying models and golden into the assets")
@@ -47,7 +48,8 @@ def build(tools: BuildTools, models: Sequence[tuple[str, Path]], golden: Path, w
     classes = _compile(tools, work)
     on_stage("making the .dex file")
     settings = app_settings()
-    tools.dx("--dex", f"--min-sdk-version={settings.min_sdk}", f"--output={work / 'classes.dex'}", *classes)
+    desugared = _without_lambdas(tools, classes, work)
+    tools.dx("--dex", f"--min-sdk-version={settings.min_sdk}", f"--output={work / 'classes.dex'}", desugared)
     _add(work / "unaligned.apk", "classes.dex", work / "classes.dex")
     on_stage("aligning and signing")
     tools.native("zipalign", "-f", "-p", str(ALIGNMENT), work / "unaligned.apk", work / "aligned.apk")
@@ -105,8 +107,37 @@ def _compile(tools: BuildTools, work: Path) -> list[Path]:
 def _javac(sources: Sequence[Path], target: Path, *classpath: Path) -> None:
     target.mkdir(parents=True, exist_ok=True)
     path = ":".join(str(part) for part in classpath)
-    options = ("-encoding", "UTF-8", "-Xlint:all,-options", "-Xmaxwarns", "20", "-implicit:none", "-proc:none")
-    run(["javac", "--release", "8", *options, "-cp", path, "-d", target, *sources])
+    options = ("-encoding", "UTF-8", "-Xlint:all,-options", "-Werror", "-implicit:none", "-proc:none")
+    run(["javac", *(f"-J{option}" for option in BRIEF), "--release", "8", *options, "-cp", path, "-d", target, *sources])
+
+
+def _without_lambdas(tools: BuildTools, classes: Sequence[Path], work: Path) -> Path:
+    """Turns lambdas into classes, as D8 does in the Gradle build: dx leaves them to LambdaMetafactory, which no Android has.
+
+    ProGuard's backport to Java 7 does it. It wants Java 8's own classes: they are taken from the JDK's table of old signatures.
+    """
+    java8, desugared = work / "java8.jar", work / "desugared.jar"
+    _java8_signatures(java8)
+    inputs = [part for folder in classes for part in ("-injars", str(folder))]
+    stubs = [work / "classes" / name for name in ("litert-stubs", "platform-stubs")]
+    libraries = [part for library in (java8, f"{tools.platform_classes}(!java/**)", *stubs) for part in ("-libraryjars", library)]
+    keep = ("-dontshrink", "-dontoptimize", "-dontobfuscate", "-keepattributes", "*", "-dontnote")
+    # The platform's classes mention others that are not public; the stubs of newer levels stand for parts of them.
+    quiet = ("-dontwarn", "android.**,java.**,javax.**,org.apache.**,org.xmlpull.**", "-ignorewarnings")
+    tools.proguard(*inputs, "-outjars", desugared, *libraries, *keep, *quiet, "-target", "1.7")
+    return desugared
+
+
+def _java8_signatures(jar: Path) -> None:
+    """Makes a library of Java 8's java.base out of the JDK's ct.sym, marked as class files of Java 8, the newest ProGuard reads."""
+    home = Path(str(shutil.which("javac"))).resolve().parents[1]
+    with zipfile.ZipFile(home / "lib/ct.sym") as symbols, zipfile.ZipFile(jar, "w") as library:
+        for entry in symbols.infolist():
+            releases, _, rest = entry.filename.partition("/")
+            module, _, name = rest.partition("/")
+            if "8" in releases and module == "java.base" and name.endswith(".sig") and name != "module-info.sig":
+                data = symbols.read(entry)
+                library.writestr(name.removesuffix(".sig") + ".class", data[:6] + (52).to_bytes(2, "big") + data[8:])
 
 
 def _add(apk: Path, name: str, file: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import struct
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 from apk import ALIGNMENT
@@ -16,7 +16,7 @@ from edgelm.errors import RuntimeFailure
 
 RUNTIME_PACKAGE = "org.tensorflow.lite"
 ABSENT_ON_ANDROID = ("java.lang.invoke.LambdaMetafactory", "java.lang.management", "java.awt", "java.beans", "javax.")
-"""What Java 8 has and Android 8 has not. dx, unlike the Gradle build's D8, leaves lambdas to LambdaMetafactory."""
+"""What Java 8 has and Android 8 has not."""
 
 
 def check(tools: BuildTools, apk: Path) -> list[str]:
@@ -82,9 +82,8 @@ def classes(tools: BuildTools, apk: Path, settings: AppSettings) -> str:
     """All of the app and core, nothing of the stubs, nothing that Android lacks."""
     said = tools.native("dexdump", "-d", apk)
     defined = set(re.findall(r"^  Class descriptor  : 'L([^;]+);'", said, re.MULTILINE))
-    packages: Mapping[str, int] = {
-        prefix: sum(name.startswith(prefix.replace(".", "/") + "/") for name in defined) for prefix in (settings.namespace, "dev.edgelm.core")
-    }
+    own = (settings.namespace, "dev.edgelm.core")
+    packages = {prefix: sum(name.startswith(prefix.replace(".", "/") + "/") for name in defined) for prefix in own}
     foreign = sorted(name for name in defined if not name.startswith("dev/edgelm/"))
     _require(all(packages.values()), f"classes are missing: {packages}")
     _require(not foreign, f"classes of others are packaged: {foreign[:5]}")

@@ -68,5 +68,7 @@ def java_files(*folders: Path) -> list[Path]:
 def _setting(script: str, pattern: str) -> str:
     found = re.search(pattern, script)
     if found is None:
-        raise EdgeLMError(f"app/build.gradle.kts has no line like {pattern}", fix="write it that way, or change android_demo/tools/project.py")
+        raise EdgeLMError(
+            f"app/build.gradle.kts has no line like {pattern}", fix="write it that way, or change android_demo/tools/project.py"
+        )
     return found[1]

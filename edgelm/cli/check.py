@@ -18,6 +18,7 @@ from edgelm.cli.show import show_report
 @click.option("--tokens", default=20_000, show_default=True, help="Tokens of the test split to measure quality on; 0 for all.")
 @click.option("--trust", is_flag=True, help="Execute code from the source model's file.")
 @click.option("--threads", default=1, show_default=True, help="Threads of the runtime on this host.")
+@click.option("--arm64", is_flag=True, help="Run it on emulated arm64 cores, too (edgelm doctor --setup-arm64); takes any .tflite.")
 @click.option("--details", is_flag=True, help="Print the detail tables, too.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def command(
@@ -28,6 +29,7 @@ def command(
     tokens: int,
     trust: bool,
     threads: int,
+    arm64: bool,
     details: bool,
     as_json: bool,
 ) -> int:
@@ -43,6 +45,7 @@ def command(
             quality_tokens=tokens or None,
             trust=trust,
             threads=threads,
+            on_arm64=arm64,
             on_stage=on_stage,
         )
     if as_json:

@@ -29,6 +29,7 @@ from edgelm.cli.show import show_report
 @click.option("--threads", default=1, show_default=True, help="Threads of the runtime on this host.")
 @click.option("--cache", type=click.Path(path_type=Path), metavar="FOLDER", help="Finished steps. [default: build/step-cache]")
 @click.option("--fresh", is_flag=True, help="Do every step anew instead of taking it, or its checkpoint, from the cache.")
+@click.option("--no-arm64", is_flag=True, help="Leave out the run on emulated arm64 cores (for which edgelm doctor --setup-arm64).")
 @click.option("--details", is_flag=True, help="Print the detail tables, too.")
 def command(
     model: str,
@@ -42,6 +43,7 @@ def command(
     threads: int,
     cache: Path | None,
     fresh: bool,
+    no_arm64: bool,
     details: bool,
 ) -> int:
     """Turn a trained MODEL into a proven .tflite, or, for servers, ONNX or a SavedModel.
@@ -63,6 +65,7 @@ def command(
         threads=threads,
         cache=cache or compression.CACHE,
         fresh=fresh,
+        arm64=not no_arm64,
     )
     with training_stages() as watch:
         conversion = pipeline.convert(request, watch)

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import click
 from packaging.requirements import Requirement
 
+from edgelm.errors import EmulatorError
+
 GROUPS = {
     "": "needed by every verb",
     "keras": "reading Keras models and edgelm train",
@@ -84,10 +86,45 @@ def machine_findings() -> Iterator[Finding]:
     yield Finding(True, f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}")
 
 
+def arm64_finding() -> Finding:
+    """What runs arm64 code here, if anything."""
+    from edgelm.device import emulator
+
+    try:
+        machine = emulator.find()
+    except EmulatorError as error:
+        return Finding(False, error.what, error.fix)
+    if machine is None:
+        return Finding(None, "no emulator of arm64 cores (for edgelm check --arm64)", emulator.SETUP)
+    return Finding(True, f"arm64 cores: {', '.join(core.name for core in machine.cores)} ({machine.title})")
+
+
+def set_up_arm64() -> None:
+    """Fetches and builds the emulator; says first what it costs."""
+    from edgelm.cli.progress import stages
+    from edgelm.device import cache, emulator, emulator_setup
+
+    folder = cache.cache_folder()
+    emulator_setup.require_host()
+    if emulator_setup.is_set_up(folder):
+        click.echo(f"{folder / emulator.FOLDER} is there already, every file as it was set up")
+    else:
+        click.echo(f"setting up arm64 cores: {emulator_setup.cost(folder)}")
+        with stages() as on_stage:
+            emulator_setup.set_up(folder, on_stage)
+    for name, version in emulator.versions(folder / emulator.FOLDER).items():
+        click.echo(f"  {name} {version}")
+    click.echo("next: edgelm check ARTIFACT --arm64")
+
+
 @click.command("doctor")
-def command() -> None:
+@click.option("--setup-arm64", is_flag=True, help="Fetch and build what runs artifacts on emulated arm64 cores (100 MB).")
+def command(setup_arm64: bool) -> None:
     """Check this environment and name the exact fix."""
-    findings = [python_finding(), *package_findings(), *runtime_findings(), *machine_findings()]
+    if setup_arm64:
+        set_up_arm64()
+        return
+    findings = [python_finding(), *package_findings(), *runtime_findings(), *machine_findings(), arm64_finding()]
     for finding in findings:
         sign = {True: "ok  ", False: "FAIL", None: "-   "}[finding.ok]
         click.echo(f"{sign} {finding.text}" + (f"\n       fix: {finding.fix}" if finding.fix and finding.ok is not True else ""))

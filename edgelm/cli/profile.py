@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,10 +17,48 @@ from edgelm.cli.show import show_report
 if TYPE_CHECKING:
     from edgelm.artifact import Artifact
     from edgelm.device.adb_runner import BenchOptions
+    from edgelm.device.profile import DeviceProfile
     from edgelm.device.profile_report import ProfileReport
     from edgelm.report import Report
 
 DEMO_APP = "dev.edgelm.demo"
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where the result goes.
+
+    Attributes:
+        output: File of the measurements (JSON).
+        html: File of the page.
+        details: Print the detail tables, too.
+        as_json: Print the report as JSON.
+    """
+
+    output: Path | None
+    html: Path | None
+    details: bool
+    as_json: bool
+
+    def check_writable(self) -> None:
+        """Refuses a place that cannot be written, before a long run."""
+        from edgelm.errors import ArtifactError
+
+        for path in (self.output, self.html):
+            if path is not None and (path.is_dir() or not os.access(path.absolute().parent, os.W_OK)):
+                raise ArtifactError(f"{path} cannot be written", allowed="a file in a folder that exists and can be written")
+
+    def write(self, measurements: bytes, result: Report, figures: Sequence[tuple[str, str]] = ()) -> int:
+        """Writes the files, prints the report and gives the exit code; `figures` are further ones for the page."""
+        from edgelm import report
+
+        _write(self.output, measurements)
+        _write(self.html, report.render_html(result, figures))
+        if self.as_json:
+            click.echo(report.render_json(result).decode("utf-8"), nl=False)
+        else:
+            show_report(result, details=self.details)
+        return 0 if result.passed else 3
 
 
 @click.command("profile")
@@ -33,7 +75,10 @@ DEMO_APP = "dev.edgelm.demo"
 @click.option("--runner", type=click.Path(path_type=Path), metavar="PATH", help="edgelm_runner built for the device.")
 @click.option("--library", type=click.Path(path_type=Path), metavar="PATH", help="libLiteRt.so built for the device.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Write the measurements (JSON).")
-@click.option("--html", type=click.Path(path_type=Path), metavar="FILE", help="Write the report as a page; of this host with a flame graph.")
+@click.option(
+    "--html", type=click.Path(path_type=Path), metavar="FILE", help="Write the report as a page; of this host with a flame graph."
+)
+@click.option("--details", is_flag=True, help="Print the detail tables, too: every op of this host.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def command(
     artifact: Path | None,
@@ -50,31 +95,35 @@ def command(
     library: Path | None,
     output: Path | None,
     html: Path | None,
+    details: bool,
     as_json: bool,
 ) -> int:
-    """Measure ARTIFACT (a folder or a .tflite that edgelm wrote) on a device; without --device, on this host.
+    r"""Measure ARTIFACT (a folder or a .tflite that edgelm wrote) on a device; without --device, on this host.
 
     \b
     edgelm profile FOLDER --device adb -o report.json     by the command-line runner
     edgelm profile FOLDER --app                           inside the demo app
     edgelm profile --import report.json                   a report the app shared
     """
+    places = Places(output, html, details, as_json)
+    _check_usage(device, app, report, target)
+    places.check_writable()
+    if report is not None:
+        return _imported(report, artifact, target, places)
+    if artifact is None:
+        raise click.UsageError("ARTIFACT is missing (with --app, put it first: edgelm profile ARTIFACT --app)")
+    if device is None and app is None:
+        return _this_host(artifact, threads, places)
     from edgelm.device.adb_runner import BenchOptions
 
-    _check_usage(artifact, device, app, report)
-    _check_writable(output, html)
-    if report is None and device is None and app is None and artifact is not None:
-        return _this_host(artifact, threads, output, html, as_json)
     options = BenchOptions(prompt=prompt, tokens=tokens, warmup=warmup, threads=threads, timeout_s=timeout)
-    loaded = _load(artifact)
-    with stages() as on_stage:
-        run = _imported(report) if report else _measured(loaded, device or "adb", app, options, (runner, library), on_stage)
-    result = _judged(run, loaded, target)
-    _write(output, run.encode())
-    return _show(result, html, as_json)
+    serial = (device or "adb").partition(":")[2]
+    if app is not None:
+        return _on_device(artifact, target, partial(_by_app, serial, app, options), places)
+    return _on_device(artifact, target, partial(_by_runner, serial, runner, library, options), places)
 
 
-def _check_usage(artifact: Path | None, device: str | None, app: str | None, report: Path | None) -> None:
+def _check_usage(device: str | None, app: str | None, report: Path | None, target: str | None) -> None:
     """Refuses options that contradict each other, before anything runs.
 
     Raises:
@@ -82,70 +131,74 @@ def _check_usage(artifact: Path | None, device: str | None, app: str | None, rep
     """
     if report is not None and (device is not None or app is not None):
         raise click.UsageError("--import reads a report and runs nothing: leave out --device and --app")
-    if report is None and artifact is None:
-        raise click.UsageError("ARTIFACT is missing (with --app, put it first: edgelm profile ARTIFACT --app)")
+    if target is not None and report is None and device is None and app is None:
+        raise click.UsageError("--target needs --device, --app or --import; for this host: edgelm check ARTIFACT --target host")
     if device is not None and device.partition(":")[0] != "adb":
         raise click.UsageError(f"--device {device!r}: it is adb, or adb:SERIAL as adb devices lists it")
 
 
-def _check_writable(*paths: Path | None) -> None:
-    """Refuses a place that cannot be written, before a long run."""
-    import os
-
-    from edgelm.errors import ArtifactError
-
-    for path in paths:
-        if path is not None and (path.is_dir() or not os.access(path.absolute().parent, os.W_OK)):
-            raise ArtifactError(f"{path} cannot be written", allowed="a file in a folder that exists and can be written")
-
-
-def _load(path: Path | None) -> Artifact | None:
+def _imported(report: Path, path: Path | None, target: str | None, places: Places) -> int:
     from edgelm import artifact
-
-    return None if path is None else artifact.load(path)
-
-
-def _imported(path: Path) -> ProfileReport:
     from edgelm.device import profile_report
-
-    return profile_report.read(path)
-
-
-def _measured(
-    artifact: Artifact | None,
-    device: str,
-    app: str | None,
-    options: BenchOptions,
-    given: tuple[Path | None, Path | None],
-    on_stage: OnStage,
-) -> ProfileReport:
-    from edgelm.artifact import MODEL
-    from edgelm.device import adb, adb_app, adb_binaries, adb_facts, adb_runner
-    from edgelm.device.cache import cache_folder
-
-    if artifact is None:
-        raise click.UsageError("ARTIFACT is missing")
-    model = artifact.path / MODEL if artifact.path.is_dir() else artifact.path
-    on_stage("looking for the device", 0, 0)
-    connected = adb.connect(device.partition(":")[2])
-    if app is not None:
-        return adb_app.profile(connected, model, name=artifact.name, package=app, options=options, on_stage=on_stage)
-    facts = adb_facts.ask(connected)
-    binaries = adb_binaries.find(facts, *given, cache=cache_folder(), on_stage=on_stage)
-    return adb_runner.profile(connected, model, binaries, facts, name=artifact.name, options=options, on_stage=on_stage)
-
-
-def _judged(run: ProfileReport, artifact: Artifact | None, target: str | None) -> Report:
-    """Against the profile asked for, else the one the artifact was converted for; a report alone is only shown."""
-    from edgelm.device import profile
     from edgelm.validate import device_run
 
+    run = profile_report.read(report)
+    loaded = artifact.load(path) if path else None
+    return places.write(run.encode(), device_run.judge(run, loaded, _profile(loaded, target), str(places.output or report)))
+
+
+def _on_device(path: Path, target: str | None, run: Callable[[Artifact, OnStage], ProfileReport], places: Places) -> int:
+    from edgelm import artifact
+    from edgelm.validate import device_run
+
+    loaded = artifact.load(path)
+    profile = _profile(loaded, target)
+    with stages() as on_stage:
+        on_stage("looking for the device", 0, 0)
+        found = run(loaded, on_stage)
+    return places.write(found.encode(), device_run.judge(found, loaded, profile, str(places.output or "")))
+
+
+def _profile(artifact: Artifact | None, target: str | None) -> DeviceProfile | None:
+    """The one asked for, else the one the artifact was converted for; a report alone is only shown."""
+    from edgelm.device import profile
+
     name = target or (str(artifact.manifest["target"]) if artifact else None)
-    return device_run.judge(run, artifact, profile.load(name) if name else None)
+    return profile.load(name) if name else None
 
 
-def _this_host(path: Path, threads: int, output: Path | None, html: Path | None, as_json: bool) -> int:
-    raise NotImplementedError
+def _by_app(serial: str, package: str, options: BenchOptions, artifact: Artifact, on_stage: OnStage) -> ProfileReport:
+    from edgelm.device import adb, adb_app
+
+    device = adb.connect(serial)
+    return adb_app.profile(device, _tflite(artifact), name=artifact.name, package=package, options=options, on_stage=on_stage)
+
+
+def _by_runner(
+    serial: str, runner: Path | None, library: Path | None, options: BenchOptions, artifact: Artifact, on_stage: OnStage
+) -> ProfileReport:
+    from edgelm.device import adb, adb_binaries, adb_facts, adb_runner
+    from edgelm.device.cache import cache_folder
+
+    device = adb.connect(serial)
+    facts = adb_facts.ask(device)
+    binaries = adb_binaries.find(facts, runner, library, cache=cache_folder(), on_stage=on_stage)
+    return adb_runner.profile(device, _tflite(artifact), binaries, facts, name=artifact.name, options=options, on_stage=on_stage)
+
+
+def _tflite(artifact: Artifact) -> Path:
+    from edgelm.artifact import MODEL
+
+    return artifact.path / MODEL if artifact.path.is_dir() else artifact.path
+
+
+def _this_host(path: Path, threads: int, places: Places) -> int:
+    from edgelm.artifact import encode_json
+    from edgelm.validate import host_profile, host_profile_report
+
+    with stages() as on_stage:
+        found = host_profile.profile_host(path, threads=threads, on_stage=on_stage)
+    return places.write(encode_json(found.to_dict()), host_profile_report.report(found), host_profile_report.flames(found))
 
 
 def _write(path: Path | None, data: bytes) -> None:
@@ -161,14 +214,3 @@ def _write(path: Path | None, data: bytes) -> None:
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise ArtifactError(f"{path} cannot be written: {error.strerror}", fix="-o ANOTHER-FILE") from error
-
-
-def _show(result: Report, html: Path | None, as_json: bool) -> int:
-    from edgelm import report
-
-    _write(html, report.render_html(result))
-    if as_json:
-        click.echo(report.render_json(result).decode("utf-8"), nl=False)
-    else:
-        show_report(result, details=False)
-    return 0 if result.passed else 3

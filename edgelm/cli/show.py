@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from rich.console import Console, RenderableType
 
-from edgelm.report import Report, render_terminal
+from edgelm.report import Report, Table, render_table, render_terminal
 
 
 def show_report(report: Report, *, details: bool) -> None:
     """The report on stdout."""
     render_terminal(report, _console(), details=details)
+
+
+def show_table(table: Table) -> None:
+    """One table on stdout."""
+    render_table(table, _console())
 
 
 def show(what: RenderableType) -> None:

@@ -165,7 +165,7 @@ def states(adb: Path) -> dict[str, str]:
     done = _adb(adb, ["devices"], task, PATIENCE_S)
     if done.returncode:
         raise DeviceError(f"adb failed while {task}: {printable(done.stderr or done.stdout)}", fix="adb kill-server; adb devices")
-    rows = re.findall(r"^(\S+)\s+([a-z]+(?: permissions)?)\b.*$", done.stdout.partition("List of devices attached")[2], re.MULTILINE)
+    rows = re.findall(r"^([^\t\n]+)\t([a-z]+(?: permissions)?)\b", done.stdout.partition("List of devices attached")[2], re.MULTILINE)
     return dict(rows)
 
 
@@ -182,7 +182,8 @@ def _adb(adb: Path, arguments: list[str], task: str, timeout_s: float) -> subpro
         )
     except subprocess.TimeoutExpired as error:
         raise DeviceError(
-            f"the device did not answer within {timeout_s:.0f} s while {task}", fix="adb reconnect, then again; for a slow model --timeout S"
+            f"the device did not answer within {timeout_s:.0f} s while {task}",
+            fix="adb reconnect, then again; for a slow model --timeout S",
         ) from error
     except OSError as error:
         raise DeviceError(f"adb at {adb} cannot be run: {error.strerror}", fix="apt install --reinstall adb") from error

@@ -30,7 +30,7 @@ OnStage = Callable[[str, int, int], None]
 PACKAGE = "dev.edgelm.demo"
 ACTIVITY = "dev.edgelm.demo.BenchmarkActivity"
 FILES = "/sdcard/Android/data/{package}/files"
-INSTALL = "cd android_demo && ./gradlew :app:assembleRelease && adb install -r app/build/outputs/apk/release/app-release.apk"
+INSTALL = "cd android_demo && ./gradlew installDebug (android_demo/README.md has the rest)"
 
 WAIT = """
 gone=0 waited=0
@@ -108,7 +108,9 @@ def _start(device: AdbDevice, package: str, model: str, report_id: str, options:
         raise DeviceError(f"the app {package} has no {ACTIVITY}", allowed="a demo app of this edgelm's version", fix=INSTALL)
     if started.code or re.search(r"^(Error|Exception|Security exception|java\.lang)", words, re.MULTILINE):
         reason = next((line for line in words.splitlines() if re.match(r"Error:|Security|java\.lang", line)), started.last_words)
-        raise DeviceError(f"the app's benchmark did not start: {printable(reason)}", fix="unlock the device and open the app once, then again")
+        raise DeviceError(
+            f"the app's benchmark did not start: {printable(reason)}", fix="unlock the device and open the app once, then again"
+        )
 
 
 def _wait(device: AdbDevice, package: str, report: str, timeout_s: float) -> None:
@@ -119,7 +121,8 @@ def _wait(device: AdbDevice, package: str, report: str, timeout_s: float) -> Non
         "failed": DeviceError(f"the app could not run the model: {printable(rest)}", fix="edgelm check ARTIFACT proves it on this host"),
         "gone": DeviceError("the app crashed or was closed while it measured", fix="adb logcat -d -b crash shows where"),
         "late": DeviceError(
-            f"the app wrote no report within {timeout_s:.0f} s", fix="unlock the device and keep its screen on, or --timeout S, or fewer --tokens"
+            f"the app wrote no report within {timeout_s:.0f} s",
+            fix="unlock the device and keep its screen on, or --timeout S, or fewer --tokens",
         ),
     }
     if word != "done":

@@ -145,13 +145,23 @@ def _build_with_ndk(ndk: Path, library: Path, facts: DeviceFacts, cache: Path, o
     if not (ndk / "build" / "cmake" / "android.toolchain.cmake").is_file():
         raise DeviceError(f"ANDROID_NDK_HOME={ndk} is no NDK", fix="sdkmanager 'ndk;27.2.12479018'; export ANDROID_NDK_HOME=THAT-FOLDER")
     build = cache / "ndk" / facts.abi
-    configure = ["cmake", "-S", str(runners.NATIVE), "-B", str(build), *ndk_options(str(ndk), facts), f"-DLITERT_LIBRARY={library.absolute()}"]
+    configure = [
+        "cmake",
+        "-S",
+        str(runners.NATIVE),
+        "-B",
+        str(build),
+        *ndk_options(str(ndk), facts),
+        f"-DLITERT_LIBRARY={library.absolute()}",
+    ]
     for command in (configure, ["cmake", "--build", str(build), "--target", "edgelm_runner"]):
         on_stage(f"building the runner for {facts.system}", 0, 0)
         try:
             done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
         except OSError as error:
-            raise MissingDependencyError("building with the NDK needs cmake", fix="apt install cmake, or sdkmanager 'cmake;3.22.1'") from error
+            raise MissingDependencyError(
+                "building with the NDK needs cmake", fix="apt install cmake, or sdkmanager 'cmake;3.22.1'"
+            ) from error
         if done.returncode:
             raise DeviceError(f"the runner cannot be built: {printable(done.stderr[-300:])}", fix=how_to_build(facts))
     return build / "edgelm_runner"
@@ -159,11 +169,12 @@ def _build_with_ndk(ndk: Path, library: Path, facts: DeviceFacts, cache: Path, o
 
 def how_to_build(facts: DeviceFacts) -> str:
     """The commands that give a runner for an Android device; the demo app needs none of it."""
-    source = Path(__file__).parent.parent / "native"
+    build, library = f"build-{facts.abi}", LIBRARY_OF_ANDROID.format(abi=facts.abi)
+    options = " ".join((*ndk_options("$ANDROID_NDK_HOME", facts), "-DLITERT_LIBRARY=libLiteRt.so"))
+    by_hand = f"cmake -S {runners.NATIVE} -B {build} {options} && cmake --build {build}"
     return (
-        f"--app (the demo app's own benchmark), or export ANDROID_NDK_HOME=NDK and --library FILE with "
-        f"{LIBRARY_OF_ANDROID.format(abi=facts.abi)}; by hand: cmake -S {source} -B build-{facts.abi} {' '.join(ndk_options('$ANDROID_NDK_HOME', facts))} "
-        f"-DLITERT_LIBRARY=libLiteRt.so && cmake --build build-{facts.abi}, then --runner build-{facts.abi}/edgelm_runner --library libLiteRt.so"
+        f"--app (the demo app's own benchmark), or export ANDROID_NDK_HOME=NDK and --library FILE with {library}; "
+        f"by hand: {by_hand}, then --runner {build}/edgelm_runner --library libLiteRt.so"
     )
 
 

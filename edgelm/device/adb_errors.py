@@ -14,8 +14,8 @@ OTHERWISE = "without a cable: run the demo app's benchmark and --import its repo
 PLUG_IN = f"plug it in with Settings > Developer options > USB debugging on, or adb connect IP:5555, then adb devices; {OTHERWISE}"
 
 STATE_FIXES: dict[str, str] = {
-    "unauthorized": "unlock the device and accept 'Allow USB debugging' for this computer; if it does not ask: adb kill-server; adb devices",
-    "authorizing": "unlock the device and accept 'Allow USB debugging' for this computer",
+    "unauthorized": "unlock the device and accept 'Allow USB debugging'; if it does not ask: adb kill-server; adb devices",
+    "authorizing": "unlock the device and accept 'Allow USB debugging'",
     "offline": "adb reconnect offline, or unplug and plug in again; over the network adb disconnect; adb connect IP:5555",
     "connecting": "wait a moment, then again; if it stays so: adb reconnect",
     "no permissions": "give this user access to the USB device: apt install android-sdk-platform-tools-common, then plug in again",
@@ -38,8 +38,8 @@ def printable(text: str, most: int = 300) -> str:
     """Text of a device for a message: one line, no control characters, not long.
 
     Example:
-        >>> printable("a\\x1b[2Jb\\nc")
-        'a?[2Jb c'
+        >>> printable(f"a{chr(27)}[2J  b")
+        'a?[2J b'
     """
     line = " ".join(text.split())
     short = line if len(line) <= most else line[: most - 3] + "..."
@@ -85,4 +85,6 @@ def broken(serial: str, state: str | None, message: str, task: str) -> DeviceErr
         return DeviceError(f"the device {serial} was unplugged while {task}", fix="plug it in and run the same command again")
     if state != "device":
         return DeviceError(f"the device {serial} became {state} while {task}", fix=STATE_FIXES.get(state, PLUG_IN))
-    return DeviceError(f"the connection to {serial} broke while {task}: {printable(message) or 'no message'}", fix="run the same command again")
+    return DeviceError(
+        f"the connection to {serial} broke while {task}: {printable(message) or 'no message'}", fix="run the same command again"
+    )

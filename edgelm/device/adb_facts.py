@@ -34,6 +34,7 @@ QUESTIONS: Mapping[str, tuple[str, ...]] = {
     "model": ("getprop", "ro.product.model"),
     "soc": ("getprop", "ro.soc.model"),
     "platform": ("getprop", "ro.board.platform"),
+    "hardware": ("getprop", "ro.hardware"),
     "abi": ("getprop", "ro.product.cpu.abi"),
     "api": ("getprop", "ro.build.version.sdk"),
     "machine": ("uname", "-m"),
@@ -90,7 +91,7 @@ def ask(device: AdbDevice) -> DeviceFacts:
     return DeviceFacts(
         manufacturer=known.get("manufacturer", ""),
         model=known.get("model", ""),
-        soc=known.get("soc", "") or known.get("platform", ""),
+        soc=known.get("soc", "") or known.get("platform", "") or known.get("hardware", ""),
         abi=_abi(known.get("abi", ""), known.get("machine", "")),
         is_android=known.get("linker", "").startswith("/system/bin/linker"),
         android_api=_whole(known.get("api", ""), 1000),
@@ -111,7 +112,9 @@ def _abi(named: str, machine: str) -> Abi:
     abi = next((one for one in ABIS if one == named), None) or MACHINES.get(machine)
     if abi is None:
         raise DeviceError(
-            f"the device's CPU is {named or machine or 'unknown'!r}", allowed=", ".join(ABIS), fix="use another device, or --import report.json"
+            f"the device's CPU is {named or machine or 'unknown'!r}",
+            allowed=", ".join(ABIS),
+            fix="use another device, or --import report.json",
         )
     return abi
 

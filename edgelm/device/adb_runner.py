@@ -37,7 +37,13 @@ RUN = 'cd "$1" && shift && echo $$ > pid && export LD_LIBRARY_PATH=. && exec ./e
 REMOVE = '[ -n "$2" ] && [ -f "$1/pid" ] && kill -9 "$(cat "$1/pid")" 2>/dev/null; rm -rf "$1"'
 NOT_EXECUTABLE = 126
 KILLED = 128
-SIGNALS = {4: "SIGILL, an instruction this CPU does not have", 6: "SIGABRT", 7: "SIGBUS", 9: "SIGKILL, perhaps out of memory", 11: "SIGSEGV"}
+SIGNALS = {
+    4: "SIGILL, an instruction this CPU does not have",
+    6: "SIGABRT",
+    7: "SIGBUS",
+    9: "SIGKILL, perhaps out of memory",
+    11: "SIGSEGV",
+}
 SPARE_MB = 2.0
 """Room for the report, and for rounding of the file system, MB."""
 
@@ -183,7 +189,9 @@ def _fetch(device: AdbDevice, folder: str) -> ProfileReport:
         try:
             return profile_report.read(path, "the runner's report")
         except ProfileReportError as error:
-            raise ProfileReportError(error.what, allowed=error.allowed, fix="use a runner built from this edgelm's edgelm/native") from error
+            raise ProfileReportError(
+                error.what, allowed=error.allowed, fix="use a runner built from this edgelm's edgelm/native"
+            ) from error
 
 
 def _completed(report: ProfileReport, facts: DeviceFacts, model: ProfiledModel, thermal: tuple[ThermalReading, ...]) -> ProfileReport:

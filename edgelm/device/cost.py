@@ -248,7 +248,7 @@ class _Walk:
         return 0, None, 1
 
     def _functions(self, op: OpInfo, inputs: Tensors, made: int) -> int:
-        if op.name in TABLES and inputs[TABLES[op.name]].dtype in ("int8", "int4"):
+        if op.name in TABLES and self._multiplied(inputs[TABLES[op.name]]) != "float":
             return ROUNDED_VALUE * made
         return made if op.name in _FUNCTIONS else 0
 

@@ -30,6 +30,8 @@ MANIFEST = "manifest.json"
 SCHEMA = "edgelm-arm64/1"
 SETUP = "edgelm doctor --setup-arm64"
 ARM64 = ("aarch64", "arm64")
+RUNTIME = "ai-edge-litert"
+"""The runtime that is run; tflite-runtime 2.14 crashes on some of the cores."""
 RUN_DONE = 3
 """The phase the runner marks after each run of a call."""
 
@@ -96,7 +98,7 @@ class Machine(Protocol):
     def cores(self) -> tuple[Core, ...]:
         """The classes of cores it has."""
 
-    def run(self, core: Core, model: Path, signature: str, calls: Sequence[Tensors], timeout: float) -> Run:
+    def run(self, core: Core, model: Path, signature: str, calls: Sequence[Tensors], *, repeat: int, timeout: float) -> Run:
         """Runs a signature; see `Emulator.run`."""
 
 
@@ -121,14 +123,15 @@ class Emulator:
         """The three classes."""
         return CORES
 
-    def run(self, core: Core, model: Path, signature: str, calls: Sequence[Tensors], timeout: float) -> Run:
-        """Runs one signature on given inputs, each call twice: the second run is counted, it has nothing left to set up.
+    def run(self, core: Core, model: Path, signature: str, calls: Sequence[Tensors], *, repeat: int, timeout: float) -> Run:
+        """Runs one signature on given inputs.
 
         Args:
             core: One of `CORES`.
             model: A .tflite.
             signature: Name of the signature.
             calls: For each call, input name -> array.
+            repeat: How often each call runs; its last run is the one that is counted, so that 2 leave out what a first run sets up.
             timeout: Seconds.
 
         Raises:
@@ -139,10 +142,10 @@ class Emulator:
             command = [*self.command(core, log), self.folder / "bin" / "edgelm_runner"]
             environment = {"LD_LIBRARY_PATH": libraries(self.folder / "root")}
             try:
-                outputs = runner.run_calls(command, model, signature, calls, repeat=2, environment=environment, timeout=timeout)
+                outputs = runner.run_calls(command, model, signature, calls, repeat=repeat, environment=environment, timeout=timeout)
             except RuntimeFailure as error:
                 raise _explained(error, core, signature) from error
-            return Run(outputs, _counts(log, len(calls)))
+            return Run(outputs, _counts(log, len(calls), repeat))
 
     def command(self, core: Core, log: Path) -> list[str | Path]:
         """QEMU's command line, to be followed by an arm64 program; the environment needs `libraries`.
@@ -176,7 +179,7 @@ class NativeMachine:
         """The one class it has."""
         return (THIS_MACHINE,)
 
-    def run(self, core: Core, model: Path, signature: str, calls: Sequence[Tensors], timeout: float) -> Run:
+    def run(self, core: Core, model: Path, signature: str, calls: Sequence[Tensors], *, repeat: int, timeout: float) -> Run:
         """Runs one signature on given inputs; see `Emulator.run`."""
         built = runner.host_runner(self.cache)
         return Run(runner.run_calls([built], model, signature, calls, timeout=timeout), None)
@@ -230,6 +233,17 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return plain
 
 
+def versions(folder: Path) -> dict[str, str]:
+    """Name -> version of the fetched parts that decide figures: emulator, runtime, compiler, C library.
+
+    Raises:
+        EmulatorError: The manifest is missing or damaged.
+    """
+    made = read_manifest(folder)
+    decisive = ("qemu-user", "g++-12-aarch64-linux-gnu", "libc6-arm64-cross")
+    return {RUNTIME: made["litert"], **{name: made["packages"][name] for name in decisive}}
+
+
 def damage_of(folder: Path) -> str:
     """What is missing or changed in a set-up, each file compared with its hash; empty when nothing is."""
     try:
@@ -248,7 +262,7 @@ def damage_of(folder: Path) -> str:
 def is_current(folder: Path) -> bool:
     """Whether an undamaged set-up was built from the sources of this edgelm, with the LiteRT that is installed here."""
     made = read_manifest(folder)
-    return bool(made["sources"] == sources_sha256() and made["litert"] == importlib.metadata.version("ai-edge-litert"))
+    return bool(made["sources"] == sources_sha256() and made["litert"] == importlib.metadata.version(RUNTIME))
 
 
 def sources_sha256() -> str:
@@ -269,14 +283,14 @@ def libraries(root: Path) -> str:
     return f"{root / 'usr/lib/x86_64-linux-gnu'}:{root / 'lib/x86_64-linux-gnu'}"
 
 
-def _counts(log: Path, calls: int) -> tuple[Mapping[str, int], ...]:
-    """The counts of the second run of each call."""
+def _counts(log: Path, calls: int, repeat: int) -> tuple[Mapping[str, int], ...]:
+    """The counts of the last run of each call."""
     text = log.read_text(encoding="utf-8", errors="replace") if log.is_file() else ""
     marks = [json.loads(line) for line in re.findall(r"^edgelm (\{.*\})$", text, re.MULTILINE)]
     runs = [{name: count for name, count in mark.items() if name != "phase"} for mark in marks if mark["phase"] == RUN_DONE]
-    if len(runs) != 2 * calls:
-        raise EmulatorError(f"the instruction counter saw {len(runs)} runs of {2 * calls}", fix=SETUP)
-    return tuple(runs[1::2])
+    if len(runs) != repeat * calls:
+        raise EmulatorError(f"the instruction counter saw {len(runs)} runs of {repeat * calls}", fix=SETUP)
+    return tuple(runs[repeat - 1 :: repeat])
 
 
 def _explained(error: RuntimeFailure, core: Core, signature: str) -> EmulatorError:

@@ -186,8 +186,8 @@ def _failure(task: str, said: str) -> EmulatorError:
     first = next((line for line in lines if line.startswith(("E:", "dpkg-deb:"))), lines[0] if lines else "no message")
     if re.search(r"No space left on device|not enough free space|don't have enough free space", said):
         return EmulatorError(f"the disk is full: {task}: {first}", fix="free 1 GB, or EDGELM_CACHE=FOLDER on another disk; " + AGAIN)
-    if re.search(r"Failed to fetch|Could not resolve|Could not connect|Temporary failure|timed out|Unable to fetch", said):
-        return EmulatorError(f"the Debian mirror cannot be reached: {first}", fix="check the network and apt's proxy; " + AGAIN)
     if re.search(r"NO_PUBKEY|not signed|GPG error|Hash Sum mismatch|unexpected size", said):
         return EmulatorError(f"what the mirror sent fails apt's check: {first}", fix=f"another mirror: {MIRROR_VARIABLE}=URL; " + AGAIN)
+    if re.search(r"Failed to fetch|Could not resolve|Could not connect|Temporary failure|timed out|Unable to fetch", said):
+        return EmulatorError(f"the Debian mirror cannot be reached: {first}", fix="check the network and apt's proxy; " + AGAIN)
     return EmulatorError(f"{task} failed: {first}", fix=AGAIN)

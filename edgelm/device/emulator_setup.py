@@ -59,15 +59,18 @@ def cost(cache: Path) -> str:
     return COST.format(folder=cache / emulator.FOLDER)
 
 
-def set_up(cache: Path, on_stage: OnStage) -> bool:
-    """Makes the set-up, or what it lacks.
+def is_set_up(cache: Path) -> bool:
+    """Whether the set-up is there, undamaged and of this version of edgelm."""
+    folder = cache / emulator.FOLDER
+    return folder.exists() and not emulator.damage_of(folder) and emulator.is_current(folder)
+
+
+def set_up(cache: Path, on_stage: OnStage) -> None:
+    """Makes the set-up, or what it lacks; nothing when it is there.
 
     Args:
         cache: edgelm's cache folder.
         on_stage: Progress: stage, done, total.
-
-    Returns:
-        Whether anything had to be done.
 
     Raises:
         EmulatorError: Another kind of machine, no apt, no network, no room, a file that fails its check, or a build that fails.
@@ -76,7 +79,7 @@ def set_up(cache: Path, on_stage: OnStage) -> bool:
     folder = cache / emulator.FOLDER
     whole = folder.exists() and not emulator.damage_of(folder)
     if whole and emulator.is_current(folder):
-        return False
+        return
     version = importlib.metadata.version("ai-edge-litert")
     try:
         cache.mkdir(parents=True, exist_ok=True)
@@ -89,8 +92,9 @@ def set_up(cache: Path, on_stage: OnStage) -> bool:
                 shutil.rmtree(folder, ignore_errors=True)
                 made.rename(folder)
     except OSError as error:
-        raise EmulatorError(f"{cache} cannot be written: {error.strerror}", fix="EDGELM_CACHE=FOLDER edgelm doctor --setup-arm64") from error
-    return True
+        raise EmulatorError(
+            f"{cache} cannot be written: {error.strerror}", fix="EDGELM_CACHE=FOLDER edgelm doctor --setup-arm64"
+        ) from error
 
 
 def require_host(system: str | None = None, machine: str | None = None) -> None:
@@ -105,7 +109,9 @@ def require_host(system: str | None = None, machine: str | None = None) -> None:
     """
     system, machine = system or platform.system(), machine or platform.machine()
     if machine in emulator.ARM64:
-        raise EmulatorError("this machine is arm64 itself: the proof runs natively, nothing has to be set up", fix="edgelm check ARTIFACT --arm64")
+        raise EmulatorError(
+            "this machine is arm64 itself: the proof runs natively, nothing has to be set up", fix="edgelm check ARTIFACT --arm64"
+        )
     if system != "Linux" or machine != "x86_64":
         raise EmulatorError(
             f"the emulator is made for Linux on x86-64; this is {system} on {machine}",
@@ -161,7 +167,9 @@ def fetch_wheel(version: str, folder: Path) -> Path:
     """
     if version not in WHEELS:
         raise EmulatorError(
-            f"the arm64 wheel of ai-edge-litert {version} is not known", allowed=", ".join(WHEELS), fix=f"pip install ai-edge-litert=={next(iter(WHEELS))}"
+            f"the arm64 wheel of ai-edge-litert {version} is not known",
+            allowed=", ".join(WHEELS),
+            fix=f"pip install ai-edge-litert=={next(iter(WHEELS))}",
         )
     requirements = folder / "requirements.txt"
     requirements.write_text(f"ai-edge-litert=={version} --hash=sha256:{WHEELS[version]}\n", encoding="utf-8")
@@ -201,7 +209,11 @@ def _compile(command: Sequence[str | Path], root: Path | None) -> None:
     """Runs a compiler: a fetched one with the libraries of `root`, or the host's."""
     environment = {**os.environ, **({"LD_LIBRARY_PATH": emulator.libraries(root)} if root else {})}
     words = [str(word) for word in command]
-    done = subprocess.run(words, env=environment, capture_output=True, text=True, errors="replace", check=False)
+    try:
+        done = subprocess.run(words, env=environment, capture_output=True, text=True, errors="replace", check=False)
+    except OSError as error:
+        fix = f"rm -r {root.parent} && {emulator.SETUP}" if root else "apt-get install gcc"
+        raise EmulatorError(f"{words[0]} cannot be run: {error.strerror}", fix=fix) from error
     if done.returncode != 0:
         lines = done.stderr.strip().splitlines()
         said = next((line for line in lines if "error" in line), lines[-1] if lines else "no message")

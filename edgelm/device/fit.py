@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from edgelm.device.cost import OpCost, StepCost
 from edgelm.device.latency import call_ms
-from edgelm.device.profile import LatencyModel
+from edgelm.device.latency_figures import LatencyModel
 
 NOISE = 0.05
 """Relative error of a measured call beyond which it counts less."""
@@ -78,7 +78,8 @@ def fit(observations: Sequence[Observation], start: LatencyModel, groups: Groups
 
     def misses(factors: NDArray[np.float64]) -> NDArray[np.float64]:
         model = scaled(start, groups, np.exp(factors))
-        return (np.log([call_ms(cost, model) for cost in costs]) - measured) / NOISE
+        missed: NDArray[np.float64] = (np.log([call_ms(cost, model) for cost in costs]) - measured) / NOISE
+        return missed
 
     def loss(missed: NDArray[np.float64], factors: NDArray[np.float64]) -> float:
         size = np.abs(missed)

@@ -24,11 +24,13 @@ set; high: nothing, all of it comes from DRAM); and the clock of a core that was
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 
 from edgelm.device.cost import OpCost, StepCost, step_cost
-from edgelm.device.profile import DeviceProfile, FigureBasis, LatencyModel, Throughput
+from edgelm.device.latency_figures import FigureBasis, LatencyModel, Throughput
+from edgelm.device.profile import DeviceProfile
 
 __all__ = ["Breakdown", "LatencyEstimate", "OpCost", "StepCost", "call_ms", "predict", "step_cost"]
 
@@ -136,7 +138,7 @@ def _bandwidth(nbytes: int, model: LatencyModel) -> float:
     points.append((2 * points[-1][0], model.dram_gb_s))
     if nbytes <= points[0][0]:
         return points[0][1]
-    for (small, fast), (large, slow) in zip(points, points[1:], strict=False):
+    for (small, fast), (large, slow) in itertools.pairwise(points):
         if nbytes <= large:
             way = math.log(nbytes / small) / math.log(large / small) if large > small else 1.0
             return float(fast * (slow / fast) ** way)

@@ -23,12 +23,8 @@ every key is checked, unknown ones are errors, texts are short and free of contr
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import json
-import math
 import re
-import types
-import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,15 +32,12 @@ from typing import Any, Literal
 
 import numpy as np
 
+from edgelm.device.strict_json import MADE_ANEW, build, illegal, loads, shown
 from edgelm.errors import ProfileReportError
 
 SCHEMA = "edgelm-profile/1"
 MAX_FILE_BYTES = 16_000_000
 """A million timed tokens take under 10 MB; what is larger is no report."""
-MAX_TEXT = 200
-MAX_NUMBER = 1e15
-"""Above any figure of a report: bytes of a model, or ms of a day (8.6e7)."""
-MADE_ANEW = "edgelm profile ARTIFACT --device adb -o report.json, or export the report from the demo app again"
 
 Maker = Literal["runner", "app", "host"]
 
@@ -91,7 +84,11 @@ class ProfiledDevice:
     @property
     def title(self) -> str:
         """`Google Pixel 6`, or what is known of it."""
-        return " ".join(part for part in (self.manufacturer, self.model) if part) or self.soc or f"a device with {self.abi or 'an unknown CPU'}"
+        return (
+            " ".join(part for part in (self.manufacturer, self.model) if part)
+            or self.soc
+            or f"a device with {self.abi or 'an unknown CPU'}"
+        )
 
 
 @dataclass(frozen=True)
@@ -248,12 +245,7 @@ def decode(data: bytes, where: str = "the profile report") -> ProfileReport:
     """
     if len(data) > MAX_FILE_BYTES:
         raise ProfileReportError(f"{where} is too large for a profile report", allowed=f"at most {MAX_FILE_BYTES:,} bytes", fix=MADE_ANEW)
-    try:
-        plain = json.loads(data.decode("utf-8"), object_pairs_hook=_unique_keys, parse_constant=_no_constant)
-    except (ValueError, RecursionError) as error:
-        reason = "nested too deeply" if isinstance(error, RecursionError) else _clean(str(error))
-        raise ProfileReportError(f"{where} is no JSON: {reason}", fix=MADE_ANEW) from error
-    return parse(plain, where)
+    return parse(loads(data, where), where)
 
 
 def parse(plain: object, where: str = "the profile report") -> ProfileReport:
@@ -270,9 +262,9 @@ def parse(plain: object, where: str = "the profile report") -> ProfileReport:
         raise ProfileReportError(f"{where} is no JSON object", fix=MADE_ANEW)
     if plain.get("schema") != SCHEMA:
         raise ProfileReportError(
-            f"{where} has the schema {_shown(plain.get('schema'))}", allowed=SCHEMA, fix="pip install --upgrade edgelm, or update the app"
+            f"{where} has the schema {shown(plain.get('schema'))}", allowed=SCHEMA, fix="pip install --upgrade edgelm, or update the app"
         )
-    report: ProfileReport = _build(ProfileReport, {key: value for key, value in plain.items() if key != "schema"}, where, "")
+    report: ProfileReport = build(ProfileReport, {key: value for key, value in plain.items() if key != "schema"}, where, "")
     _check(report, where)
     return report
 
@@ -290,98 +282,14 @@ def _plain(value: Any) -> Any:
     return [_plain(inner) for inner in value] if isinstance(value, tuple) else value
 
 
-def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    keys = [key for key, _ in pairs]
-    if len(set(keys)) < len(keys):
-        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} is there twice")
-    return dict(pairs)
-
-
-def _no_constant(name: str) -> float:
-    raise ValueError(f"{name} is no JSON number")
-
-
-def _build(kind: type[Any], plain: object, where: str, path: str) -> Any:
-    """Builds the dataclass `kind` from the JSON object at `path`."""
-    if not isinstance(plain, Mapping):
-        raise _illegal(where, path, plain, "an object")
-    hints = typing.get_type_hints(kind)
-    for key in plain:
-        if key not in hints:
-            near = difflib.get_close_matches(str(key), hints, n=1, cutoff=0.5)
-            guess = f"; did you mean {near[0]!r}?" if near else ""
-            raise ProfileReportError(f"unknown key {_shown(_at(path, str(key)))} in {where}{guess}", allowed=", ".join(hints), fix=MADE_ANEW)
-    missing = [key for key in hints if key not in plain]
-    if missing:
-        raise ProfileReportError(f"{where} lacks the key {_at(path, missing[0])!r}", allowed=", ".join(hints), fix=MADE_ANEW)
-    return kind(**{key: _value(plain[key], hint, where, _at(path, key)) for key, hint in hints.items()})
-
-
-def _value(value: object, hint: Any, where: str, path: str) -> Any:
-    """Checks one value against the type of its field."""
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin is types.UnionType:
-        return None if value is None else _value(value, arguments[0], where, path)
-    if origin is Literal:
-        if value not in arguments:
-            raise _illegal(where, path, value, ", ".join(arguments))
-        return value
-    if origin is tuple:
-        if not isinstance(value, list | tuple):
-            raise _illegal(where, path, value, "a list")
-        return tuple(_value(inner, arguments[0], where, f"{path}[{index}]") for index, inner in enumerate(value))
-    if origin is Mapping:
-        if not isinstance(value, Mapping):
-            raise _illegal(where, path, value, "an object")
-        return {_text(key, where, path): _value(inner, arguments[1], where, _at(path, str(key))) for key, inner in value.items()}
-    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
-        return _build(hint, value, where, path)
-    return _text(value, where, path) if hint is str else _number(value, hint is int, where, path)
-
-
-def _text(value: object, where: str, path: str) -> str:
-    if not isinstance(value, str) or len(value) > MAX_TEXT or not value.isprintable():
-        raise _illegal(where, path, value, f"a text of at most {MAX_TEXT} printable characters")
-    return value
-
-
-def _number(value: object, whole: bool, where: str, path: str) -> int | float:
-    kinds = int if whole else (int, float)
-    if isinstance(value, bool) or not isinstance(value, kinds) or not 0 <= value <= MAX_NUMBER:
-        raise _illegal(where, path, value, f"a {'whole ' if whole else ''}number of at least 0")
-    return value if whole else float(value)
-
-
 def _check(report: ProfileReport, where: str) -> None:
     """What the types alone do not say."""
     if not re.fullmatch(r"[0-9a-f]{64}|", report.model.sha256):
-        raise _illegal(where, "model.sha256", report.model.sha256, "64 hex digits in lower case, or nothing")
+        raise illegal(where, "model.sha256", report.model.sha256, "64 hex digits in lower case, or nothing")
     if not any(report.decode.signature_ms.values()):
         raise ProfileReportError(f"{where} has no timed token in decode.signature_ms", fix=MADE_ANEW)
     times = [reading.at_ms for reading in report.thermal]
     if times != sorted(times):
         raise ProfileReportError(f"the readings of thermal in {where} are not in the order of their time", fix=MADE_ANEW)
     if any(reading.status > 6 for reading in report.thermal):
-        raise _illegal(where, "thermal.status", max(reading.status for reading in report.thermal), "0 (none) to 6 (shutdown)")
-
-
-def _illegal(where: str, path: str, value: object, allowed: str) -> ProfileReportError:
-    return ProfileReportError(f"{path or 'the report'} in {where} is {_shown(value)}", allowed=allowed, fix=MADE_ANEW)
-
-
-def _at(path: str, key: str) -> str:
-    return f"{path}.{key}" if path else key
-
-
-def _shown(value: object) -> str:
-    """A value of the file for a message: short, and safe for a terminal."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    if isinstance(value, int) and abs(value) > MAX_NUMBER:
-        return "a number beyond any measurement"
-    return _clean(repr(value))
-
-
-def _clean(text: str) -> str:
-    short = text if len(text) <= 80 else text[:77] + "..."
-    return "".join(letter if letter.isprintable() else "?" for letter in short)
+        raise illegal(where, "thermal.status", max(reading.status for reading in report.thermal), "0 (none) to 6 (shutdown)")

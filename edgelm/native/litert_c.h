@@ -65,7 +65,7 @@ LiteRtStatus LiteRtCreateEnvironment(int num_options, const void* options, LiteR
 void LiteRtDestroyEnvironment(LiteRtEnvironment environment);
 
 // litert_model.h. Strings and signatures belong to the model.
-LiteRtStatus LiteRtCreateModelFromFile(const char* filename, LiteRtModel* model);
+LiteRtStatus LiteRtCreateModelFromBuffer(const void* data, size_t bytes, LiteRtModel* model);  // the data must outlive the model
 void LiteRtDestroyModel(LiteRtModel model);
 LiteRtStatus LiteRtGetNumModelSignatures(LiteRtModel model, LiteRtParamIndex* count);
 LiteRtStatus LiteRtGetModelSignature(LiteRtModel model, LiteRtParamIndex index, LiteRtSignature* signature);

@@ -1,12 +1,11 @@
 #include "litert_model.h"
 
 #include <algorithm>
-#include <cerrno>
 #include <cstdlib>
 #include <cstring>
-#include <fstream>
 #include <optional>
 
+#include "mapped_file.h"
 #include "weight_cache.h"
 
 namespace edgelm {
@@ -35,17 +34,6 @@ size_t element_bytes(LiteRtElementType type) {
       return 8;
   }
   return 0;
-}
-
-// Says what the runtime would not: why a file cannot be read.
-void check_readable(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  char head[8] = {};
-  if (!file.read(head, sizeof head)) {
-    const bool opened = file.is_open();
-    throw Error(path + (opened ? " is no .tflite file" : std::string(" cannot be opened: ") + std::strerror(errno)));
-  }
-  if (std::memcmp(head + 4, "TFL3", 4) != 0) throw Error(path + " is no .tflite file");
 }
 
 // A C API's "how many" and "the i-th one" -> handles.
@@ -89,6 +77,9 @@ size_t TensorInfo::bytes() const {
 }
 
 struct Model::Handles {
+  explicit Handles(const std::string& path) : file(path) {}
+
+  MappedFile file;
   LiteRtEnvironment environment = nullptr;
   LiteRtModel model = nullptr;
   LiteRtOptions options = nullptr;
@@ -102,12 +93,14 @@ struct Model::Handles {
   }
 };
 
-Model::Model(const std::string& path, const Options& options) : handles_(std::make_unique<Handles>()) {
+Model::Model(const std::string& path, const Options& options) : handles_(std::make_unique<Handles>(path)) {
   if (options.threads < 1) throw Error("threads = " + std::to_string(options.threads) + ": at least 1");
-  check_readable(path);
   Handles& handles = *handles_;
+  const MappedFile& file = handles.file;
+  if (file.bytes() < 8 || std::memcmp(static_cast<const char*>(file.data()) + 4, "TFL3", 4) != 0) throw Error(path + " is no .tflite file");
   check(LiteRtCreateEnvironment(0, nullptr, &handles.environment), "starting LiteRT");
-  check(LiteRtCreateModelFromFile(path.c_str(), &handles.model), "reading " + path);
+  // Unlike LiteRtCreateModelFromFile, this verifies the file, so that a damaged one is an error and no crash.
+  check(LiteRtCreateModelFromBuffer(file.data(), file.bytes(), &handles.model), "reading " + path);
   check(LiteRtCreateOptions(&handles.options), "starting LiteRT");
   check(LiteRtSetOptionsHardwareAccelerators(handles.options, kLiteRtHwAcceleratorCpu), "choosing the CPU");
   LiteRtOpaqueOptions opaque = nullptr;
@@ -210,7 +203,10 @@ void Signature::fill(Side& side, const Model::Tensors& tensors, const Shared& sh
     const auto given = shared.find(info.name);
     side.memories.push_back(given == shared.end() ? std::make_shared<Memory>(info.bytes()) : given->second);
     if (side.memories.back()->bytes() < info.bytes()) throw Error("the memory given for tensor " + info.name + " is too small");
-    LiteRtTensorBuffer& buffer = side.buffers.at(tensors.places[i]);
+    if (tensors.places[i] >= side.buffers.size() || side.buffers[tensors.places[i]]) {
+      throw Error("tensor " + info.name + " is no input or output of its own in its subgraph");
+    }
+    LiteRtTensorBuffer& buffer = side.buffers[tensors.places[i]];
     check(LiteRtCreateTensorBufferFromHostMemory(&info.type, side.memories.back()->data(), info.bytes(), nullptr, &buffer),
           "making the buffer of tensor " + info.name);
   }

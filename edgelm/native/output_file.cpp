@@ -12,7 +12,7 @@ namespace edgelm {
 
 OutputFile::OutputFile(const std::string& path) : path_(path), temporary_(path + ".tmp" + std::to_string(getpid())) {
   struct stat status;
-  if (stat(path.c_str(), &status) == 0 && S_ISDIR(status.st_mode)) throw Error(path + " is a folder");
+  if (stat(path.c_str(), &status) == 0 && !S_ISREG(status.st_mode)) throw Error(path + " cannot be written: it is no plain file");
   file_ = std::fopen(temporary_.c_str(), "wb");
   if (!file_) fail("cannot be written");
 }

@@ -10,6 +10,7 @@ from pathlib import Path
 from edgelm.device.profile import DeviceProfile
 from edgelm.errors import ArtifactError
 from edgelm.package import archive
+from edgelm.package.elf import ABIS
 from edgelm.package.page_alignment import NativeLibrary
 from edgelm.report import Check
 
@@ -25,33 +26,35 @@ _CHUNK = 1 << 20
 _ZLIB_LEVEL = 9  # as the budget of `edgelm check`: aapt2 and bundletool at their best
 
 
-def size_checks(model: bytes, profile: DeviceProfile) -> tuple[Check, ...]:
+def size_checks(model: bytes, profile: DeviceProfile, source: str = "MODEL") -> tuple[Check, ...]:
     """The model's size and download size against the profile's limits, read off the file.
 
     Args:
         model: Bytes of the .tflite.
         profile: The device.
+        source: What was converted, for the commands in the report.
     """
     download = len(zlib.compress(model, _ZLIB_LEVEL)) / MB
     return (
-        _upper_limit("model size", len(model) / MB, profile.limits.size_mb),
-        _upper_limit("download size", download, profile.limits.download_mb),
+        _upper_limit("model size", len(model) / MB, profile.limits.size_mb, source),
+        _upper_limit("download size", download, profile.limits.download_mb, source),
     )
 
 
-def _upper_limit(name: str, megabytes: float, limit: float | None) -> Check:
+def _upper_limit(name: str, megabytes: float, limit: float | None, source: str) -> Check:
     passed = None if limit is None else megabytes <= limit
     cause = "the model's weights" if passed is False else ""
-    fix = "edgelm convert MODEL --recipe int4-block32 -o FOLDER: about half of int8" if passed is False else ""
+    fix = f"edgelm convert {source} --recipe int4-block32 -o FOLDER: about half of int8" if passed is False else ""
     return Check(name, megabytes, limit, "MB", passed, "read", cause, fix)
 
 
-def apk_checks(path: Path, model: bytes) -> tuple[Check, ...]:
+def apk_checks(path: Path, model: bytes, source: str = "ARTIFACT") -> tuple[Check, ...]:
     """Is the model in the APK, uncompressed, at a multiple of 4 bytes?
 
     Args:
         path: An .apk file.
         model: Bytes of the .tflite that should be in it.
+        source: Where the artifact lies, for the commands in the report.
 
     Raises:
         ArtifactError: No APK, or a damaged one.
@@ -69,7 +72,7 @@ def apk_checks(path: Path, model: bytes) -> tuple[Check, ...]:
         others = [each.name for each in opened.entries if each.name.endswith(".tflite")]
     if entry is None:
         cause = f"its .tflite files are {', '.join(others)}, with other bytes" if others else "it has no .tflite file"
-        fix = "edgelm package ARTIFACT --into app/src/main/assets --force, then build again"
+        fix = f"edgelm package {source} --into app/src/main/assets, then build again"
         return (
             Check("model in the APK", "missing", limit="the artifact's bytes in assets/", passed=False, basis="read", cause=cause, fix=fix),
         )
@@ -108,6 +111,7 @@ def abi_checks(libraries: Iterable[NativeLibrary]) -> tuple[Check, ...]:
     Args:
         libraries: Of an APK, an AAR or a folder `ABI/lib.so`.
     """
+    libraries = tuple(libraries)
     by_abi: dict[str, set[str]] = {}
     for library in libraries:
         by_abi.setdefault(library.library.abi, set()).add(library.name.rsplit("/", 1)[-1])
@@ -121,10 +125,26 @@ def abi_checks(libraries: Iterable[NativeLibrary]) -> tuple[Check, ...]:
         cause="" if ABI in by_abi else "there is no library for 64-bit ARM phones",
         fix="" if ABI in by_abi else f'ndk {{ abiFilters += listOf("{ABI}", "x86_64") }} in app/build.gradle.kts',
     )
+    checks = (phone, _own_folder(libraries))
     without = sorted(abi for abi, names in by_abi.items() if not names.intersection(RUNTIME_LIBRARIES))
     if len(without) == len(by_abi):
-        return (phone,)
-    return (phone, _runtime_everywhere(abis, without))
+        return checks
+    return (*checks, _runtime_everywhere(abis, without))
+
+
+def _own_folder(libraries: tuple[NativeLibrary, ...]) -> Check:
+    """Android takes a library by its folder's name; one for another machine fails when it is loaded."""
+    strays = [library for library in libraries if library.folder in ABIS.values() and library.folder != library.library.abi]
+    cause = f"{strays[0].name} is built for {strays[0].library.abi}" if strays else ""
+    return Check(
+        "libraries in their folders",
+        f"{len(libraries) - len(strays)} of {len(libraries)}",
+        limit="all built for their folder's ABI",
+        passed=not strays,
+        basis="read",
+        cause=cause,
+        fix=f"the library for {strays[0].folder}: the app fails to load this one there" if strays else "",
+    )
 
 
 def _runtime_everywhere(abis: str, without: list[str]) -> Check:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import lzma
 import struct
 import zipfile
 import zlib
@@ -15,6 +16,8 @@ from edgelm.errors import ArtifactError
 
 SUFFIXES = (".apk", ".aar", ".aab", ".zip")
 _LOCAL_HEADER, _LOCAL_MAGIC = 30, b"PK\x03\x04"
+_DAMAGE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, OSError, ValueError, RuntimeError, OverflowError)
+"""What `zipfile` raises on hostile archives: damaged, encrypted (RuntimeError), or packed in a way it does not know (its subclass)."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,7 @@ class Archive:
         try:
             self._zip = zipfile.ZipFile(stream)
             self.entries = tuple(self._entry(info) for info in self._zip.infolist() if not info.is_dir())
-        except (zipfile.BadZipFile, struct.error, OSError, ValueError, NotImplementedError) as error:
+        except _DAMAGE as error:
             raise self._damaged(error) from error
 
     def _entry(self, info: zipfile.ZipInfo) -> Entry:
@@ -71,7 +74,7 @@ class Archive:
         try:
             with self._zip.open(entry.name) as stream:
                 yield cast(BinaryIO, stream)
-        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError) as error:
+        except _DAMAGE as error:
             raise self._damaged(error) from error
 
     def _damaged(self, error: Exception) -> ArtifactError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 
 from edgelm.errors import TokenizerError, UnsupportedModelError
@@ -55,7 +56,7 @@ def commands(subject: Subject, folder: Path | None = None) -> str:
         subject: What is packaged.
         folder: Where it lies; None for the present folder.
     """
-    place = "." if folder is None else f"'{folder}'"
+    place = "." if folder is None else shlex.quote(str(folder))
     wheel = 'python -c "import ai_edge_litert as w; print(w.__path__[0])"'
     return (
         f'cmake -S {place} -B {place}/build -DLITERT_FOLDER="$({wheel})"\n'

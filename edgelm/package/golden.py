@@ -24,7 +24,14 @@ TEXTS = (
     "我们明天 在北京见。",
     " tabs\tand  spaces 🙂",
 )
-PROMPTS = ("see you", "how are you doing", "i would like to")
+PROMPTS = (
+    "see you",
+    "how are you doing",
+    "i would like to",
+    "i would like to book a table for two people at eight on friday evening . " * 12,
+)
+"""The last one is long enough for `prefill_T` calls and for the second rung of a ladder."""
+
 STEPS = 8
 MARGIN = 1e-3
 """Least distance of the two best logits, as a share of their spread over the vocabulary: 4,000 times what CPUs differ by."""

@@ -34,8 +34,11 @@ def check_replaceable(folder: Path, kind: Kind, *, force: bool) -> None:
     """
     if folder.exists() and not folder.is_dir():
         raise ArtifactError(f"{folder} is no folder", allowed="a new folder, or an earlier package to replace")
-    if not folder.exists() or not any(folder.iterdir()):
-        return
+    try:
+        if not folder.exists() or not any(folder.iterdir()):
+            return
+    except OSError as error:
+        raise ArtifactError(f"{folder} cannot be read: {error.strerror}", fix=f"--{kind} A-WRITABLE-FOLDER") from error
     known = _known_files(folder, kind)
     if known is None:
         raise ArtifactError(
@@ -68,7 +71,10 @@ def write(folder: Path, files: Mapping[str, bytes], kind: Kind, *, force: bool) 
     check_replaceable(folder, kind, force=force)
     hashes = {name: hashlib.sha256(data).hexdigest() for name, data in sorted(files.items())}
     marker = artifact.encode_json({"schema_version": _SCHEMA_VERSION, "kind": kind, "files": hashes})
-    artifact.write(folder.resolve(), {**files, MARKER: marker}, marker=MARKER)
+    try:
+        artifact.write(folder.resolve(), {**files, MARKER: marker}, marker=MARKER)
+    except ArtifactError as error:
+        raise ArtifactError(error.what, allowed=error.allowed, fix=f"free some space, or --{kind} A-WRITABLE-FOLDER") from error
 
 
 def _known_files(folder: Path, kind: Kind) -> dict[str, str] | None:
@@ -96,5 +102,8 @@ def _changed(folder: Path, known: Mapping[str, str]) -> list[str]:
 
 
 def _hash(path: Path) -> str | None:
-    """None for what is no plain file: it was not written by edgelm."""
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() and not path.is_symlink() else None
+    """None for what is no plain file that can be read: it was not written by edgelm."""
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() and not path.is_symlink() else None
+    except OSError:
+        return None

@@ -104,11 +104,11 @@ def judge(subject: Subject, built: Built, on_stage: OnStage) -> Report:
         ArtifactError: A file cannot be read.
     """
     on_stage("checking", 0, 0)
-    checks = [*app_checks.size_checks(subject.artifact.tflite, subject.profile)]
+    checks = [*app_checks.size_checks(subject.artifact.tflite, subject.profile, subject.artifact.name)]
     if built.build_file:
         checks += build_file.checks(built.build_file)
     if built.apk:
-        checks += app_checks.apk_checks(built.apk, subject.artifact.tflite)
+        checks += app_checks.apk_checks(built.apk, subject.artifact.tflite, str(subject.artifact.path))
     libraries = page_alignment.find(built.native_libs) if built.native_libs else ()
     if built.apk and built.apk not in built.native_libs:
         libraries += page_alignment.found_in(built.apk)

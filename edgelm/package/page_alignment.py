@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from edgelm.errors import ArtifactError
@@ -46,9 +46,14 @@ class NativeLibrary:
         return self.library.abi in PAGED_ABIS
 
     @property
+    def folder(self) -> str:
+        """Name of the folder it lies in, which is an ABI's where apps ship libraries."""
+        return PurePosixPath(self.name.rpartition(": ")[2]).parent.name
+
+    @property
     def shipped(self) -> bool:
-        """It lies where an app ships it: in an archive, or in a folder named after its ABI."""
-        return self.placing != "file" or Path(self.name).parent.name == self.library.abi
+        """It lies where an app ships it: in an archive, or in a folder named after an ABI."""
+        return self.placing != "file" or self.folder in elf.ABIS.values()
 
 
 def find(paths: tuple[Path, ...]) -> tuple[NativeLibrary, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,13 +17,16 @@ from edgelm.runtime.base import Session
 from edgelm.runtime.engine import Call, Engine
 from edgelm.runtime.forward import FORWARD, ForwardSession
 from edgelm.runtime.recurrent import STEP, RecurrentSession
-from edgelm.runtime.transformer import DECODE, PREFILL, TransformerSession
+from edgelm.runtime.transformer import DECODE, PREFILL, WORTH_PREFILL, TransformerSession
 
 Tensors = Mapping[str, NDArray[Any]]
 
 SEED = 0
 SAMPLED = 64
 """Tokens of the text the model writes; longer contexts repeat it."""
+
+STEPS, DECODES, WINDOWS = 8, 3, 3
+"""Calls of a recurrent model, of each rung of a transformer (first, middle and last slot), and of a graph converted as it is."""
 
 
 @dataclass(frozen=True)
@@ -83,33 +87,36 @@ def recording_engine(model: Path, recorder: Recorder) -> Engine:
     return RecordingEngine(model)
 
 
-def record(model: Path, calls: int) -> Mapping[str, tuple[RecordedCall, ...]]:
+def record(model: Path) -> Mapping[str, tuple[RecordedCall, ...]]:
     """Runs a model on this host the way an app does and keeps a few calls of each signature.
 
-    A recurrent model takes consecutive steps of a text it writes itself; a transformer decodes at the first, the last and slots between
-    of each rung and prefills a whole and a part of a chunk, behind each other; a graph converted as it is sees windows of several fills.
+    A recurrent model takes consecutive steps of a text it writes itself; a transformer decodes at the first, the middle and the last slot
+    of each rung and prefills a chunk, not quite full, behind another; a graph converted as it is sees windows of several fills.
 
     Args:
         model: A .tflite with signatures edgelm can run.
-        calls: Of each signature.
 
     Returns:
-        Signature -> its calls, in the file's order; empty for one that no session would call.
+        Signature -> its calls, in the file's order; none for a signature that no session would call.
 
     Raises:
         RuntimeFailure: The model cannot be run here.
+
+    Example:
+        >>> {name: len(calls) for name, calls in record(Path("chat/model.tflite")).items()}
+        {'decode_128': 3, 'decode_256': 3, 'decode_512': 3, 'prefill_64': 1, 'prefill_32': 1}
     """
     recorder = Recorder()
     engine = recording_engine(model, recorder)
     if STEP in engine.signatures:
-        _steps(RecurrentSession(engine), recorder, calls)
+        _steps(RecurrentSession(engine), recorder)
     elif any(DECODE.fullmatch(name) for name in engine.signatures):
-        _decodes(TransformerSession(engine), engine, recorder, calls)
+        _decodes(TransformerSession(engine), engine, recorder)
     elif FORWARD in engine.signatures:
-        _windows(ForwardSession(engine), recorder, calls)
+        _windows(ForwardSession(engine), recorder)
     else:
         raise RuntimeFailure(f"the model has no signature edgelm can run (it has: {', '.join(engine.signatures) or 'none'})")
-    return {name: tuple(recorder.calls.get(name, ())[:calls]) for name in engine.signatures}
+    return {name: tuple(recorder.calls.get(name, ())) for name in engine.signatures}
 
 
 def written_text(session: Session[Any], length: int) -> list[int]:
@@ -124,34 +131,36 @@ def written_text(session: Session[Any], length: int) -> list[int]:
     return (tokens * (length // len(tokens) + 1))[:length]
 
 
-def _steps(session: RecurrentSession, recorder: Recorder, calls: int) -> None:
-    text = written_text(session, 2 * calls)
-    session.prefill(text[:calls])
+def _steps(session: RecurrentSession, recorder: Recorder) -> None:
+    text = written_text(session, 2 * STEPS)
+    session.prefill(text[:STEPS])
     with recorder.recording():
-        session.prefill(text[calls:])
+        session.prefill(text[STEPS:])
 
 
-def _decodes(session: TransformerSession, engine: Engine, recorder: Recorder, calls: int) -> None:
+def _decodes(session: TransformerSession, engine: Engine, recorder: Recorder) -> None:
     rungs = sorted(int(match[1]) for name in engine.signatures if (match := DECODE.fullmatch(name)))
     text = written_text(session, rungs[-1])
     for first, slots in zip([0, *rungs], rungs, strict=False):
-        for position in np.unique(np.linspace(first, slots - 1, calls).astype(int)):
+        for position in np.unique(np.linspace(first, slots - 1, DECODES).astype(int)):
             if position > session.position:
                 session.prefill(text[session.position : position])
             with recorder.recording():
                 session.step(text[position])
-    for size in sorted(int(match[1]) for name in engine.signatures if (match := PREFILL.fullmatch(name))):
+    sizes = sorted(int(match[1]) for name in engine.signatures if (match := PREFILL.fullmatch(name)))
+    for size, larger in zip(sizes, [*sizes[1:], math.inf], strict=True):
         session.reset()
+        if 2 * size <= rungs[-1]:
+            session.prefill(text[:size])
+        count = min(3 * size // 4, larger * WORTH_PREFILL - 1)  # so few that the session does not take the larger chunk
         with recorder.recording():
-            for count in (size, max(2, (size + 3) // 4)):
-                if session.position + size <= rungs[-1]:
-                    session.prefill(text[session.position : session.position + count])
+            session.prefill(text[: max(2, int(count))])
 
 
-def _windows(session: ForwardSession, recorder: Recorder, calls: int) -> None:
+def _windows(session: ForwardSession, recorder: Recorder) -> None:
     assert session.max_positions is not None  # a window has an end
     text = written_text(session, session.max_positions)
     with recorder.recording():
-        for length in np.unique(np.linspace(1, session.max_positions, calls).astype(int)):
+        for length in np.unique(np.linspace(1, session.max_positions, WINDOWS).astype(int)):
             session.reset()
             session.prefill(text[:length])

@@ -2,7 +2,7 @@
 
 Sizes are read off the file. Memory is measured on this machine, in a process of its own. Time is measured here too, and estimated for
 the device by `edgelm.device.latency`. For the profile `host` the measured times are held against the limits, for every other
-profile the central estimate; its interval is shown in the table `Speed`.
+profile the central estimate; the check shows its interval, the table `Speed` where it comes from.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -29,7 +30,10 @@ def checks(figures: Budget, source: str) -> tuple[Check, ...]:
     found = [
         _check("file size", figures.size_mb, limits.size_mb, "MB", "read", _size_cause(figures), size_fix),
         _check("download size", figures.download_mb, limits.download_mb, "MB", "read", _download_cause(figures), download_fix),
-        _check("time per token", figures.ms_per_token, limits.ms_per_token, "ms", device, time_cause, time_fix),
+        _with_interval(
+            _check("time per token", figures.ms_per_token, limits.ms_per_token, "ms", device, time_cause, time_fix),
+            (figures.token.estimate.low, figures.token.estimate.high),
+        ),
         _first_token(figures, device),
         _memory(figures, size_fix),
     ]
@@ -44,6 +48,12 @@ def _check(name: str, value: float, limit: float | None, unit: str, basis: Basis
     return Check(name, round(value, 4), limit, unit, passed, basis, cause if failed else "", fix if failed else "")
 
 
+def _with_interval(check: Check, interval: tuple[float, float]) -> Check:
+    """An estimate with the values it allows for; a measured figure as it is."""
+    low, high = interval
+    return dataclasses.replace(check, interval=(round(low, 4), round(high, 4))) if check.basis == "estimated" else check
+
+
 def _first_token(figures: Budget, basis: Basis) -> Check:
     limit = figures.profile.limits.first_token_ms
     if figures.first_token_ms is None or figures.measured is None:
@@ -52,7 +62,11 @@ def _first_token(figures: Budget, basis: Basis) -> Check:
     calls = len(figures.model.signatures)
     cause = f"loading is {share:.0%} of it on this machine: the runtime packs the weights of {_many(calls, 'signature')}"
     fix = "open the model when the app starts, not at the first key; a smaller recipe loads faster in proportion"
-    return _check("time to first token", figures.first_token_ms, limit, "ms", basis, cause, fix)
+    check, factor = (
+        _check("time to first token", figures.first_token_ms, limit, "ms", basis, cause, fix),
+        figures.profile.latency.uncertainty,
+    )
+    return _with_interval(check, (figures.first_token_ms / factor, figures.first_token_ms * factor))
 
 
 def _memory(figures: Budget, size_fix: str) -> Check:
@@ -161,7 +175,7 @@ def _weights_table(figures: Budget) -> Table:
 
 
 def _speed_table(figures: Budget) -> Table:
-    name, rows = figures.profile.device.title, _measured_rows(figures)
+    name, rows, factor = figures.profile.device.title, _measured_rows(figures), figures.profile.latency.uncertainty
     for one in figures.signatures:
         e = one.estimate
         rows.append(
@@ -174,7 +188,12 @@ def _speed_table(figures: Budget) -> Table:
         )
     if figures.first_token_ms is not None and not figures.profile.is_host:
         rows.append(
-            (f"{name}, first token", f"{figures.first_token_ms:.1f}", "", "estimated: this machine's, scaled by bandwidth or cost of an op")
+            (
+                f"{name}, first token",
+                f"{figures.first_token_ms:.1f}",
+                f"{figures.first_token_ms / factor:.1f} to {figures.first_token_ms * factor:.1f}",
+                "estimated: this machine's, scaled by bandwidth or cost of an op",
+            )
         )
     held = "measured median" if figures.profile.is_host and figures.measured else "central estimate"
     note = (
@@ -209,7 +228,8 @@ def _memory_table(m: Measurement) -> Table:
 
 def _recipes_table(figures: Budget) -> Table:
     rows = tuple(
-        (p.recipe, f"{p.size_mb:.2f}", f"{p.ms_per_token:.3f}", "yes" if _fits_all(figures, p) else "no") for p in figures.predictions
+        (p.recipe, f"{p.size_mb:.2f}", f"{p.ms_per_token:.3f} ({p.low:.2g} to {p.high:.2g})", "yes" if _fits_all(figures, p) else "no")
+        for p in figures.predictions
     )
     note = "From bits a weight and the latency estimate alone: what a recipe does to quality has to be measured."
     return Table("Other recipes", ("recipe", "about MB", "about ms per token", "fits size, download and time"), rows, note)

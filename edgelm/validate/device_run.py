@@ -11,11 +11,13 @@ from edgelm.device.latency import LatencyEstimate, predict
 from edgelm.device.profile import DeviceProfile
 from edgelm.device.profile_report import ProfileReport, SignatureStatistics
 from edgelm.errors import ProfileReportError
-from edgelm.report import Check, Plot, Report, Table
+from edgelm.report import Check, Plot, Report, Table, number
 from edgelm.tflite.reader import read
 
 MADE_BY = {"runner": "the command-line runner", "app": "the demo app", "host": "edgelm on this host"}
 THERMAL = ("none", "light", "moderate", "severe", "critical", "emergency", "shutdown")
+EMULATORS = ("ranchu", "goldfish")
+"""What Android's emulator calls its hardware."""
 THROTTLED = 2
 """From `moderate` on Android slows cores down."""
 
@@ -52,25 +54,27 @@ def compare(run: ProfileReport, artifact: Artifact | None, profile: DeviceProfil
     return tuple(ComparedSignature(one, predict(step_cost(model, one.signature), profile)) for one in run.statistics())
 
 
-def judge(run: ProfileReport, artifact: Artifact | None = None, profile: DeviceProfile | None = None) -> Report:
+def judge(run: ProfileReport, artifact: Artifact | None = None, profile: DeviceProfile | None = None, file: str = "") -> Report:
     """The report of a run: what it measured, what was estimated, and whether the limits hold.
 
     Args:
         run: The report of a device.
         artifact: What ran; with it times are compared with estimates.
         profile: Limits and latency model; None for figures alone.
+        file: Where the run is kept, for the next commands; empty when it is not.
 
     Raises:
         ProfileReportError: The report is of another model.
     """
     signatures = compare(run, artifact, profile)
+    checks, times = _checks(run, profile, signatures), _times(signatures, profile)
     return Report(
         title=f"{run.model.name or 'a model'} on {run.device.title}",
         facts=_facts(run, profile),
-        checks=_checks(run, profile, signatures),
-        tables=(_times(signatures, profile),),
+        checks=checks if profile else (),
+        tables=(times,) if profile else (_figures(checks), times),
         plots=(_plot(signatures),),
-        next_commands=_next_commands(run, artifact),
+        next_commands=_next_commands(run, artifact, file),
     )
 
 
@@ -82,7 +86,9 @@ def _check_same_model(run: ProfileReport, artifact: Artifact, known: set[str]) -
         )
     for name in run.decode.signature_ms:
         if name not in known:
-            raise ProfileReportError(f"the report times the signature {name!r}, which {artifact.path} lacks", allowed=", ".join(sorted(known)))
+            raise ProfileReportError(
+                f"the report times the signature {name!r}, which {artifact.path} lacks", allowed=", ".join(sorted(known))
+            )
 
 
 def _facts(run: ProfileReport, profile: DeviceProfile | None) -> tuple[tuple[str, str], ...]:
@@ -98,6 +104,7 @@ def _facts(run: ProfileReport, profile: DeviceProfile | None) -> tuple[tuple[str
         ("measured by", f"{MADE_BY[run.made_by]} {run.tool_version}".rstrip() + (f", {run.started_at}" if run.started_at else "")),
         ("model", f"{run.model.bytes / 1e6:.2f} MB"),
         ("thermal", _thermal(run)),
+        ("note", "Android's emulator: its times are this computer's, not a phone's" if device.soc in EMULATORS else ""),
         ("judged by", f"{profile.name} ({profile.device.title})" if profile else ""),
     )
     return tuple((key, text) for key, text in facts if text)
@@ -151,17 +158,23 @@ def _check(name: str, value: float, limit: float | None, unit: str, cause: str, 
     return Check(name, round(value, 4), limit, unit, passed, "measured", cause if failed else "", fix if failed else "")
 
 
+def _figures(checks: tuple[Check, ...]) -> Table:
+    """Figures without limits: nothing passes, nothing fails."""
+    rows = tuple((check.name, f"{number(check.measured)} {check.unit}", check.basis) for check in checks)
+    return Table("Figures", ("figure", "value", "basis"), rows, "Hold them against limits with --target PROFILE.")
+
+
 def _times(signatures: tuple[ComparedSignature, ...], profile: DeviceProfile | None) -> Table:
-    columns: tuple[str, ...] = ("signature", "tokens", "median ms", "p90", "p95", "best", "tokens/s")
+    columns: tuple[str, ...] = ("signature", "tokens", "median ms", "p90", "p95", "tokens/s")
     estimated = any(one.estimate for one in signatures)
     if estimated and profile:
-        columns += ("estimated ms", "interval", "measured / estimated")
+        columns += ("estimated ms", "interval", "ratio")
     rows = tuple(_row(one) for one in signatures)
     note = "Wall-clock time of a token after the warm-up, on the device."
     if estimated and profile:
         inside = sum(one.estimate is not None and one.estimate.low <= one.measured.median <= one.estimate.high for one in signatures)
         note += (
-            f" Estimates are those of the profile {profile.name} ({profile.latency.basis} figures); "
+            f" Estimates are those of the profile {profile.name} ({profile.latency.basis} figures), the ratio is measured to estimated; "
             f"{inside} of {len(signatures)} medians lie in their interval."
         )
     return Table("Time per token", columns, rows, note)
@@ -169,7 +182,7 @@ def _times(signatures: tuple[ComparedSignature, ...], profile: DeviceProfile | N
 
 def _row(one: ComparedSignature) -> tuple[str, ...]:
     m, e = one.measured, one.estimate
-    row = (m.signature, str(m.tokens), *(f"{value:.3f}" for value in (m.median, m.p90, m.p95, m.best)), f"{m.tokens_per_second:,.0f}")
+    row = (m.signature, str(m.tokens), *(f"{value:.3f}" for value in (m.median, m.p90, m.p95)), f"{m.tokens_per_second:,.0f}")
     if e is None or one.ratio is None:
         return row
     return (*row, f"{e.ms_per_token:.3f}", f"{e.low:.3f} to {e.high:.3f}", f"{one.ratio:.2f}")
@@ -181,8 +194,11 @@ def _plot(signatures: tuple[ComparedSignature, ...]) -> Plot:
     return Plot("Time per token on the device", labels, tuple(round(value, 4) for value in values), "ms")
 
 
-def _next_commands(run: ProfileReport, artifact: Artifact | None) -> tuple[str, ...]:
+def _next_commands(run: ProfileReport, artifact: Artifact | None, file: str) -> tuple[str, ...]:
+    """A profile of the device takes the runs of two models at least."""
     if run.made_by == "host":
         return ()
-    fit = "edgelm profiles calibrate report.json -o my-phone.toml: a profile of this device (write the report with -o report.json)"
-    return (fit, f"edgelm check {artifact.path} --target my-phone.toml: the whole verdict against it") if artifact else (fit,)
+    models = f"--artifact {artifact.path if artifact else 'FOLDER'} --artifact ANOTHER"
+    keep = "" if file else " (keep the measurements first, with -o report.json)"
+    fit = f"edgelm profiles calibrate {file or 'report.json'} ANOTHER.json {models} -o my-phone.toml{keep}"
+    return (fit, f"edgelm check {artifact.path} --target my-phone.toml") if artifact else (fit,)

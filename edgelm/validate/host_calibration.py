@@ -11,15 +11,16 @@ import math
 import os
 import platform
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 
 from edgelm.device import profile as profiles
+from edgelm.device.calibrate import Calibration
 from edgelm.device.cost import step_cost
 from edgelm.device.fit import Groups, Observation, fit
 from edgelm.device.latency import call_ms
-from edgelm.device.profile import CacheLevel, DeviceProfile, LatencyModel
+from edgelm.device.latency_figures import CacheLevel, LatencyModel
+from edgelm.device.profile import DeviceProfile
 from edgelm.runtime.engine import Call, Engine
 from edgelm.tflite.reader import read
 from edgelm.validate.host_graphs import graphs
@@ -27,34 +28,26 @@ from edgelm.validate.timed_calls import fill, time_calls
 
 OnStage = Callable[[str, int, int], None]
 
-LEVELS_MB = (1, 2, 3, 6, 12, 24)
+LEVELS_MB = (1, 1.6, 2.2, 3, 6, 12, 24)
 """Sizes of working sets whose bandwidth is fitted; between them it is interpolated."""
 ROUNDS = 10
 SLICE_S = 0.012
 SPREAD = math.log(3.0)
 """How far a figure may easily be from its start: the start is another machine's."""
 PLAIN = (
-    "dram_gb_s", "integer_stream", "int8_ragged", "attention_gb_s", "elementwise_gb_s", "functions_g_s", "per_op_us", "per_product_us", "per_own_op_us", "per_call_us",
+    "dram_gb_s",
+    "integer_stream",
+    "int8_ragged",
+    "attention_gb_s",
+    "elementwise_gb_s",
+    "functions_g_s",
+    "per_op_us",
+    "per_product_us",
+    "per_own_op_us",
+    "per_call_us",
 )
 KINDS = ("int8", "int4", "int4_block", "float")
 SMALLEST_UNCERTAINTY = 1.2
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """What came out.
-
-    Attributes:
-        profile: The fitted profile.
-        observations: What it was fitted to.
-        before: What the starting profile predicted for each, ms.
-        after: What the fitted one predicts, ms.
-    """
-
-    profile: DeviceProfile
-    observations: tuple[Observation, ...]
-    before: tuple[float, ...]
-    after: tuple[float, ...]
 
 
 def calibrate_host(*, on_stage: OnStage = lambda stage, done, total: None) -> Calibration:
@@ -73,7 +66,8 @@ def measure_graphs(on_stage: OnStage) -> tuple[Observation, ...]:
     costs, calls, weights, engines = {}, {}, {}, []
     for number, graph in enumerate(graphs()):
         on_stage("writing small graphs", number, 0)
-        engine, model = Engine(graph.tflite), read(graph.tflite)
+        tflite = graph.write()
+        engine, model = Engine(tflite), read(tflite)
         engines.append(engine)
         for signature in engine.signatures:
             label = f"{graph.label}: {signature}"
@@ -109,7 +103,7 @@ def _levels(model: LatencyModel) -> tuple[CacheLevel, ...]:
     levels = []
     for size in LEVELS_MB:
         holding = next((level.gb_s for level in model.cache if size * 1024 <= level.size_kb), model.dram_gb_s)
-        levels.append(CacheLevel(f"cache of {size} MB", size * 1024.0, holding))
+        levels.append(CacheLevel(f"cache of {size:g} MB", size * 1024.0, holding))
     return tuple(levels)
 
 

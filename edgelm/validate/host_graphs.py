@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,9 +24,11 @@ CALL = "step"
 SEED = 20
 MODEL_WEIGHT = 3.0
 WIDTH = 512
+FLOAT_WIDTH = 256
+"""Columns of matrices of four bytes a weight, so that streams of float32 come in as small steps as others."""
 RAGGED_WIDTH = 480
 STREAM_MB: Mapping[Encoding, tuple[float, ...]] = {
-    Encoding.FLOAT32: (1, 2, 3, 6, 12, 24, 40),
+    Encoding.FLOAT32: (0.5, 1, 1.5, 1.8, 2.2, 3, 4, 6, 12, 24, 40),
     Encoding.INT8: (0.5, 1, 1.5, 2, 3, 4, 6, 8, 12, 16, 24, 36),
     Encoding.INT4_BLOCK32: (0.6, 2, 6, 16),
     Encoding.INT4: (0.5, 2, 6),
@@ -49,7 +52,10 @@ SMALL_MODELS: Mapping[str, tuple[ModelSpec, tuple[Encoding, ...]]] = {
         TransformerSpec(2500, 160, 3, 5, 5, 32, 480, 320),
         (Encoding.FLOAT32, Encoding.INT8, Encoding.INT4_BLOCK32),
     ),
-    "grouped attention": (TransformerSpec(1200, 224, 5, 7, 1, 32, 448, 192, norm="layer", gated=False, activation="gelu"), (Encoding.INT8,)),
+    "grouped attention": (
+        TransformerSpec(1200, 224, 5, 7, 1, 32, 448, 192, norm="layer", gated=False, activation="gelu"),
+        (Encoding.INT8,),
+    ),
 }
 
 
@@ -59,50 +65,54 @@ class Graph:
 
     Attributes:
         label: For people.
-        tflite: The file.
+        write: Makes the file.
         weight: How much it counts: ops of a step cost more among others than in a chain of their like, and steps are to be predicted.
     """
 
     label: str
-    tflite: bytes
+    write: Callable[[], bytes]
     weight: float = 1.0
 
 
 def graphs() -> Iterator[Graph]:
-    """All of them, one after the other; about 400 MB of files in all."""
-    rng = np.random.default_rng(SEED)
+    """All of them; written, they are about 400 MB."""
     for encoding, sizes in STREAM_MB.items():
         for size in sizes:
-            yield Graph(f"{encoding.value} stream of {size:g} MB", _chain(rng, encoding, _count(encoding, size), 1))
+            yield Graph(f"{encoding.value} stream of {size:g} MB", partial(_chain, encoding, _count(encoding, size), 1, _width(encoding)))
     for encoding in STREAM_MB:
         for rows in ROWS:
-            yield Graph(f"{encoding.value} products of {rows} rows", _chain(rng, encoding, 3, rows))
+            yield Graph(f"{encoding.value} products of {rows} rows", partial(_chain, encoding, 3, rows))
     for rows in (1, 32):
-        yield Graph(f"int8 products of {rows} rows and {RAGGED_WIDTH} columns", _chain(rng, Encoding.INT8, 2, rows, RAGGED_WIDTH))
+        yield Graph(f"int8 products of {rows} rows and {RAGGED_WIDTH} columns", partial(_chain, Encoding.INT8, 2, rows, RAGGED_WIDTH))
     for shape in ATTENTION:
-        yield Graph(f"scores {shape}", _attention(*shape, scores=True))
-        yield Graph(f"mixtures {shape}", _attention(*shape, scores=False))
+        yield Graph(f"scores {shape}", partial(_attention, *shape, scores=True))
+        yield Graph(f"mixtures {shape}", partial(_attention, *shape, scores=False))
     for name, (op, rows) in _ELEMENTWISE.items():
-        yield Graph(name, _repeated(op, rows))
+        yield Graph(name, partial(_repeated, op, rows))
     for encoding in (Encoding.FLOAT32, Encoding.INT8):
         for rows in (1, 48):
-            yield Graph(f"{encoding.value} lookups of {rows} rows", _lookups(rng, encoding, rows))
+            yield Graph(f"{encoding.value} lookups of {rows} rows", partial(_lookups, encoding, rows))
     for name, (spec, encodings) in SMALL_MODELS.items():
         for encoding in encodings:
-            yield Graph(f"{name}, {encoding.value}", _small_model(rng, spec, encoding), MODEL_WEIGHT)
+            yield Graph(f"{name}, {encoding.value}", partial(_small_model, spec, encoding), MODEL_WEIGHT)
+
+
+def _width(encoding: Encoding) -> int:
+    return FLOAT_WIDTH if encoding is Encoding.FLOAT32 else WIDTH
 
 
 def _count(encoding: Encoding, megabytes: float) -> int:
     bits = 4.5 if encoding is Encoding.INT4_BLOCK32 else encoding.bits
-    return max(1, round(megabytes * 8e6 / (bits * WIDTH * WIDTH)))
+    return max(1, round(megabytes * 8e6 / (bits * _width(encoding) ** 2)))
 
 
 def _weights(rng: np.random.Generator, rows: int, columns: int) -> NDArray[np.float32]:
     return rng.standard_normal((rows, columns), np.float32) * np.float32(columns**-0.5)
 
 
-def _chain(rng: np.random.Generator, encoding: Encoding, count: int, rows: int, width: int = WIDTH) -> bytes:
+def _chain(encoding: Encoding, count: int, rows: int, width: int = WIDTH) -> bytes:
     """`count` square products, one after the other."""
+    rng = np.random.default_rng(SEED)
     builder = ModelBuilder()
     g = builder.subgraph(CALL)
     x = g.input("x", (rows, width))
@@ -162,8 +172,9 @@ def _repeated(op: Callable[[GraphBuilder, Tensor], Tensor], rows: int) -> bytes:
     return builder.finish()
 
 
-def _lookups(rng: np.random.Generator, encoding: Encoding, rows: int) -> bytes:
+def _lookups(encoding: Encoding, rows: int) -> bytes:
     """Five lookups with a sum behind each, so that XNNPACK has to stop and start again."""
+    rng = np.random.default_rng(SEED)
     builder = ModelBuilder()
     g = builder.subgraph(CALL)
     ids, x = g.input("ids", (rows,), "int32"), g.input("x", (rows, WIDTH))
@@ -173,8 +184,8 @@ def _lookups(rng: np.random.Generator, encoding: Encoding, rows: int) -> bytes:
     return builder.finish()
 
 
-def _small_model(rng: np.random.Generator, spec: ModelSpec, encoding: Encoding) -> bytes:
-    shapes = weight_shapes(spec)
+def _small_model(spec: ModelSpec, encoding: Encoding) -> bytes:
+    rng, shapes = np.random.default_rng(SEED), weight_shapes(spec)
     weights = {name: _weights(rng, *shape) if len(shape) == 2 else np.ones(shape, np.float32) for name, shape in shapes.items()}
     encodings = {name: encoding for name, shape in shapes.items() if len(shape) == 2}
     return direct.lower(LanguageModel(spec, weights, encodings=encodings)).tflite

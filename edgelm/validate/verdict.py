@@ -13,6 +13,7 @@ from pathlib import Path
 from edgelm.artifact import Artifact
 from edgelm.compress import records
 from edgelm.compress.records import StepRecord
+from edgelm.device.emulator import Machine
 from edgelm.device.profile import DeviceProfile
 from edgelm.model import Imported, LanguageModel, SourceLogits
 from edgelm.models.ngram import NGram
@@ -21,7 +22,7 @@ from edgelm.runtime.session import open_session
 from edgelm.spec import TransformerSpec
 from edgelm.text.corpus import Corpus, token_documents
 from edgelm.text.tokenizer import Tokenizer
-from edgelm.validate import budget, parity, preflight, probe, quality
+from edgelm.validate import arm64, budget, parity, preflight, probe, quality
 from edgelm.validate.parity_limits import limits_for
 from edgelm.validate.scorers import NGramScorer, Scorer, SessionScorer, SourceScorer
 
@@ -42,6 +43,7 @@ class Subject:
         notes: What the lowering has to say.
         proven_against: What the file has to equal: the source, or the compressed model; None leaves the proof out.
         records: What each step of the recipe did, when one of them looked at text.
+        machine: What runs it on arm64 cores; None leaves that proof out.
     """
 
     artifact: Artifact
@@ -50,6 +52,7 @@ class Subject:
     notes: tuple[str, ...]
     proven_against: SourceLogits | None = None
     records: tuple[StepRecord, ...] = ()
+    machine: Machine | None = None
 
     @property
     def tokenizer(self) -> Tokenizer | None:
@@ -86,6 +89,9 @@ def judge(
     if ahead.runs and subject.proven_against:
         on_stage("proving it equal to its source", 0, 0)
         findings.append(_proof(subject, profile, corpus, threads))
+    if ahead.runs and subject.machine:
+        proof = arm64.prove(subject.artifact.tflite, subject.machine, on_stage)
+        findings.append(Finding(proof.checks, proof.tables))
     if ahead.runs and corpus:
         findings.append(_quality(subject, profile, corpus, quality_tokens, threads, on_stage))
     on_stage("measuring size, memory and time", 0, 0)

@@ -66,11 +66,15 @@ class Prediction:
         recipe: Its name.
         size_mb: Of the file, MB.
         ms_per_token: Central estimate on the device, ms.
+        low: Lower end of its interval, ms.
+        high: Upper end of its interval, ms.
     """
 
     recipe: str
     size_mb: float
     ms_per_token: float
+    low: float
+    high: float
 
 
 def stored_weights(model: TfliteModel) -> tuple[StoredWeight, ...]:
@@ -132,7 +136,7 @@ def predictions(model: TfliteModel, signature: str, profile: DeviceProfile) -> t
         if isinstance(step, Quantize) and not recipe.wants_data and _possible(recipe, model, profile):
             encodings, size = _repacked(model, step)
             estimate = predict(step_cost(model, signature, encodings), profile)
-            found.append(Prediction(name, size / MB, estimate.ms_per_token))
+            found.append(Prediction(name, size / MB, estimate.ms_per_token, estimate.low, estimate.high))
     return tuple(sorted(found, key=lambda prediction: -prediction.size_mb))
 
 

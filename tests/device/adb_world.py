@@ -1,8 +1,9 @@
 """A device behind adb without a phone: Debian's real adbd and adb in namespaces of their own.
 
-The adbd runs in a root of its own (this machine's /usr, and /data, /sdcard, /tmp of the device), in a private network namespace, so
-that nothing listens outside it. What Android has and Debian does not are shell stubs on the adbd's PATH: `getprop`, `pm`, `am`, `pidof`,
-`dumpsys`. The adb client on PATH is a wrapper that enters the network namespace.
+The adbd runs in a root of its own, in a private network namespace, so that nothing listens outside it: this machine's programs with
+the x86-64 adbd, or an arm64 Debian with the arm64 adbd under QEMU's user emulation, registered in a private binfmt_misc. What Android
+has and Debian does not are shell stubs on the adbd's PATH: `getprop`, `pm`, `am`, `pidof`, `dumpsys`. The adb client on PATH is a
+wrapper that enters the namespaces.
 """
 
 from __future__ import annotations
@@ -21,29 +22,55 @@ from pathlib import Path
 import pytest
 
 from edgelm.device.cache import cache_folder
-from edgelm.device.emulator_apt import CONFIGURATION, PrivateApt, _network_settings
-from edgelm.errors import EdgeLMError
+from edgelm.device.emulator_apt import MIRROR_VARIABLE
 
-PACKAGES = (
-    *("adb", "adbd", "android-libbase", "android-libboringssl", "android-libcutils", "android-liblog", "android-libziparchive"),
-    *("libbrotli1", "liblz4-1", "libprotobuf32", "libsystemd0", "libusb-1.0-0", "libzstd1"),
+ADBD = (
+    *("adbd", "android-libbase", "android-libboringssl", "android-libcutils", "android-liblog"),
+    *("libbrotli1", "liblz4-1", "libprotobuf32", "libsystemd0", "libzstd1"),
+)
+ADB = ("adb", "android-libziparchive", "libusb-1.0-0")
+ARM64_SYSTEM = (
+    *("libc6", "libgcc-s1", "libstdc++6", "zlib1g", "liblzma5", "libcap2", "libgcrypt20", "libgpg-error0", "libcrypt1"),
+    *("dash", "grep", "coreutils", "libacl1", "libattr1", "libgmp10", "libselinux1", "libpcre2-8-0"),
 )
 SUITES = ("bookworm", "bookworm-backports")
-"""adbd 34 is in Debian 12's backports only."""
+"""adbd 34 and QEMU 10, whose emulation adbd survives, are in Debian 12's backports only."""
 SERIAL = "127.0.0.1:5599"
-BOOT_S = 20.0
+BOOT_S = 30.0
+
+APT = """\
+Dir::State "{folder}/state";
+Dir::State::status "{folder}/status";
+Dir::Cache "{folder}/cache";
+Dir::Etc::sourcelist "{folder}/sources.list";
+Dir::Etc::sourceparts "{folder}/none";
+Dir::Etc::preferencesparts "{folder}/none";
+#clear APT::Architectures;
+APT::Architectures {{ "{architecture}"; }};
+APT::Architecture "{architecture}";
+APT::Sandbox::User "{user}";
+"""
 
 BOOT = """
 set -e
-root=$1 tools=$2 size=$3 options=$4
+root=$1 system=$2 tools=$3 size=$4 options=$5 qemu=$6
 ip link set lo up
-for folder in /usr /etc /proc /dev; do mkdir -p "$root$folder"; mount --rbind "$folder" "$root$folder"; done
-for link in bin lib lib64; do [ -e "$root/$link" ] || ln -s "usr/$link" "$root/$link"; done
+for name in usr etc bin lib lib64; do
+  if [ -L "$system/$name" ]; then ln -s "usr/$name" "$root/$name"
+  elif [ -d "$system/$name" ]; then mkdir "$root/$name"; mount --rbind "$system/$name" "$root/$name"; fi
+done
+for name in proc dev sys; do mkdir "$root/$name"; mount --rbind "/$name" "$root/$name"; done
+mkdir "$root/adbd"; mount --bind "$tools" "$root/adbd"
 if [ -n "$size" ]; then mount -t tmpfs -o "size=$size,$options" tmpfs "$root/data/local/tmp"; fi
-mkdir -p "$root/adbd"; mount --bind "$tools" "$root/adbd"
-libraries=/adbd/usr/lib/x86_64-linux-gnu/android:/adbd/usr/lib/x86_64-linux-gnu
+if [ -n "$qemu" ]; then
+  mount -t binfmt_misc none /proc/sys/fs/binfmt_misc
+  elf='\\x7fELF\\x02\\x01\\x01\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x02\\x00\\xb7\\x00'
+  mask='\\xff\\xff\\xff\\xff\\xff\\xff\\xff\\x00\\xff\\xff\\xff\\xff\\xff\\xff\\xff\\xff\\xfe\\xff\\xff\\xff'
+  printf '%s' ":aarch64:M::$elf:$mask:$qemu:OCF" > /proc/sys/fs/binfmt_misc/register
+fi
+libraries=$(cd "$tools"; for folder in usr/lib/*-linux-gnu usr/lib/*-linux-gnu/android; do printf '/adbd/%s:' "$folder"; done)
 set +e
-env ADBD_PORT=5599 "LD_LIBRARY_PATH=$libraries" PATH=/stubs:/usr/sbin:/usr/bin:/sbin:/bin \
+env ADBD_PORT=5599 QEMU_CPU=cortex-a76 "LD_LIBRARY_PATH=${libraries%:}" PATH=/stubs:/usr/sbin:/usr/bin:/sbin:/bin \\
   chroot "$root" /adbd/usr/lib/android-sdk/platform-tools/adbd &
 wait
 sleep infinity  # without its adbd the device is unplugged, but the adb server stays
@@ -58,42 +85,53 @@ STUBS = {
 
 
 @functools.cache
-def tools() -> Path:
-    """Debian's adb and adbd, unpacked into edgelm's cache, 4 MB; tests that need them are skipped where they cannot be had."""
-    folder = cache_folder() / "tests" / "adb-34"
+def packages(architecture: str, *names: str) -> Path:
+    """A folder with Debian packages unpacked, in edgelm's cache; tests that need them are skipped where they cannot be had."""
+    folder = cache_folder() / "tests" / f"{names[0]}-{architecture}"
     if not folder.is_dir():
         folder.parent.mkdir(parents=True, exist_ok=True)
         try:
-            _fetch(folder)
-        except (EdgeLMError, subprocess.CalledProcessError, OSError) as error:
-            pytest.skip(f"Debian's packages adb and adbd cannot be had: {error}")
+            _fetch(folder, architecture, names)
+        except (subprocess.CalledProcessError, OSError, IndexError) as error:
+            pytest.skip(f"Debian's packages {', '.join(names[:2])} cannot be had: {error}")
     return folder
 
 
-def _fetch(folder: Path) -> None:
-    """apt-get download with a private configuration, as `PrivateApt` has it, and a second suite."""
+def _fetch(folder: Path, architecture: str, names: tuple[str, ...]) -> None:
+    """`apt-get download` with lists of its own; the machine's settings of proxies and keys hold."""
     with tempfile.TemporaryDirectory(dir=folder.parent) as name:
         apt, unpacked = Path(name) / "apt", Path(name) / "unpacked"
-        for sub in ("state/lists/partial", "cache/archives/partial", "none", "log"):
+        for sub in ("state/lists/partial", "cache/archives/partial", "none"):
             (apt / sub).mkdir(parents=True)
         (apt / "status").touch()
-        settings = {"folder": apt, "user": "root" if os.geteuid() == 0 else "_apt", "network": _network_settings()}
-        (apt / "apt.conf").write_text(CONFIGURATION.format(**settings))
-        mirror = PrivateApt(apt)._mirror()
-        (apt / "sources.list").write_text("".join(f"deb [arch=amd64] {mirror} {suite} main\n" for suite in SUITES))
+        user = "root" if os.geteuid() == 0 else "_apt"
+        (apt / "apt.conf").write_text(APT.format(folder=apt, architecture=architecture, user=user))
+        (apt / "sources.list").write_text("".join(f"deb [arch={architecture}] {_mirror()} {suite} main\n" for suite in SUITES))
         environment = {**os.environ, "APT_CONFIG": str(apt / "apt.conf")}
         run = functools.partial(subprocess.run, cwd=apt, env=environment, check=True, capture_output=True)
         run(["apt-get", "update"])
-        run(["apt-get", "download", "-t", SUITES[1], *PACKAGES])
+        run(["apt-get", "download", "-t", SUITES[1], *names])
         for package in apt.glob("*.deb"):
             run(["dpkg-deb", "-x", package, unpacked])
+        for emulator in (unpacked / "usr" / "bin").glob("qemu-*"):
+            if emulator.name != "qemu-aarch64":
+                emulator.unlink()  # 40 other machines, 300 MB
         unpacked.rename(folder)
+
+
+def _mirror() -> str:
+    """The mirror of Debian this machine uses."""
+    if named := os.environ.get(MIRROR_VARIABLE):
+        return named
+    command = ["apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages"]
+    uris = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    return next(iter([uri for uri in uris if "/debian" in uri and "security" not in uri]))
 
 
 @functools.cache
 def _namespaces() -> str:
     """Why there are no namespaces here; empty when there are."""
-    if missing := [tool for tool in ("unshare", "nsenter", "setpriv", "ip", "chroot") if shutil.which(tool) is None]:
+    if missing := [tool for tool in ("unshare", "nsenter", "setpriv", "ip", "chroot", "apt-get", "dpkg-deb") if shutil.which(tool) is None]:
         return f"no {', no '.join(missing)} here"
     done = subprocess.run(["unshare", "-Urnmpf", "ip", "link", "set", "lo", "up"], capture_output=True, text=True, check=False)
     return f"no private namespaces here: {done.stderr.strip()}" if done.returncode else ""
@@ -114,13 +152,14 @@ class World:
     log: Path
 
     @classmethod
-    def boot(cls, folder: Path, *, size: str = "", options: str = "mode=777") -> World:
+    def boot(cls, folder: Path, *, size: str = "", options: str = "mode=777", arm64: bool = False) -> World:
         """Starts a device.
 
         Args:
             folder: Empty; for its files.
             size: Size of its /data/local/tmp, such as `1m`; empty for no limit.
             options: How that is mounted, such as `noexec`.
+            arm64: Emulates an arm64 device.
         """
         if reason := _namespaces():
             pytest.skip(reason)
@@ -129,23 +168,26 @@ class World:
             (root / sub).mkdir(parents=True)
         for name, script in STUBS.items():
             _program(root / "stubs" / name, script)
+        tools = packages("arm64", *ADBD, *ARM64_SYSTEM) if arm64 else packages("amd64", *ADBD, *ADB)
+        system = tools if arm64 else ""
+        qemu = packages("amd64", "qemu-user") / "usr/bin/qemu-aarch64" if arm64 else ""
         unshare = ["setpriv", "--pdeathsig", "KILL", "unshare", "-Urnmpf", "--kill-child"]  # nothing outlives the test process
-        boot = [*unshare, "sh", "-c", BOOT, "boot", str(root), str(tools()), size, options]
-        process = subprocess.Popen(boot, stdout=log.open("wb"), stderr=subprocess.STDOUT)
+        boot = [*unshare, "sh", "-c", BOOT, "boot", root, system, tools, size, options, qemu]
+        process = subprocess.Popen(list(map(str, boot)), stdout=log.open("wb"), stderr=subprocess.STDOUT)
         world = cls(root, programs, process, log)
         world._client(folder)
         world._wait()
         return world
 
     def _client(self, folder: Path) -> None:
-        inner = f"{tools()}/usr/lib/android-sdk/platform-tools/adb"
-        libraries = f"{tools()}/usr/lib/x86_64-linux-gnu/android:{tools()}/usr/lib/x86_64-linux-gnu"
+        tools = packages("amd64", *ADBD, *ADB)
+        libraries = ":".join(f"{tools}/usr/lib/x86_64-linux-gnu{sub}" for sub in ("", "/android"))
         (folder / "home").mkdir()
         self.bin.mkdir()
         # the first port is past the last: the server shall not find the device as an emulator, too
         variables = f"HOME={folder}/home LD_LIBRARY_PATH={libraries} ADB_LOCAL_TRANSPORT_MAX_PORT=5553 ADB_MDNS=0"
         enter = f"nsenter --target {self._children(self.process.pid)[0]} --user --net --pid --preserve-credentials"
-        _program(self.bin / "adb", f'exec {enter} env {variables} {inner} "$@"')
+        _program(self.bin / "adb", f'exec {enter} env {variables} {tools}/usr/lib/android-sdk/platform-tools/adb "$@"')
 
     def _children(self, pid: int) -> list[int]:
         """The process ids, seen from outside, of a process's children; the one of `unshare` is inside all the namespaces."""

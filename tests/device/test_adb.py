@@ -39,6 +39,11 @@ def test_the_only_ready_device_is_used(stub):
     assert adb.connect() == AdbDevice(path, "pixel")
 
 
+def test_a_serial_may_have_blanks(stub):
+    stub(listing("adb-1a2b (2)._adb-tls-connect._tcp\tdevice"))
+    assert adb.connect().serial == "adb-1a2b (2)._adb-tls-connect._tcp"
+
+
 def test_a_device_is_named_by_its_serial_or_by_adbs_variable(stub, monkeypatch):
     stub(listing("one\tdevice", "10.0.0.7:5555\tdevice"))
     assert adb.connect("10.0.0.7:5555").serial == "10.0.0.7:5555"
@@ -185,14 +190,21 @@ def test_a_cpu_without_litert_is_refused(device):
     assert "arm64-v8a" in caught.value.allowed
 
 
-@pytest.mark.parametrize(("kernel", "named", "abi"), [("aarch64", "armeabi-v7a", "armeabi-v7a"), ("aarch64", "", "arm64-v8a"), ("i686", "riscv64", "x86")])
+@pytest.mark.parametrize(
+    ("kernel", "named", "abi"), [("aarch64", "armeabi-v7a", "armeabi-v7a"), ("aarch64", "", "arm64-v8a"), ("i686", "riscv64", "x86")]
+)
 def test_the_property_decides_the_abi_else_the_kernel(device, kernel, named, abi):
     assert adb_facts.ask(device(uname=f"echo {kernel}", getprop=f"echo {named}")).abi == abi
 
 
 @pytest.mark.parametrize(
     ("answer", "status"),
-    [("IsStatusOverride: false\nThermal Status: 2\nCached temperatures:", 2), ("Thermal Status: 9", None), ("", None), ("Can't find service", None)],
+    [
+        ("IsStatusOverride: false\nThermal Status: 2\nCached temperatures:", 2),
+        ("Thermal Status: 9", None),
+        ("", None),
+        ("Can't find service", None),
+    ],
 )
 def test_the_thermal_status_is_read_where_there_is_one(device, answer, status):
     assert adb_facts.thermal_status(device(dumpsys=f"cat <<'EOF'\n{answer}\nEOF")) == status

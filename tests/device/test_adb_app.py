@@ -79,9 +79,9 @@ def test_the_app_measures_and_its_report_is_fetched(phone, device, model):
 
 
 def test_an_app_that_is_not_installed_says_how_to_install_it(device, model):
-    with pytest.raises(DeviceError, match="the app dev.edgelm.other is not installed") as caught:
+    with pytest.raises(DeviceError, match=r"the app dev.edgelm.other is not installed") as caught:
         run(device, model, "dev.edgelm.other")
-    assert "adb install" in caught.value.fix
+    assert "installDebug" in caught.value.fix
 
 
 @pytest.mark.parametrize("package", ["", "demo", "a b.c", "x.y; rm -rf /", "x.$(id)", "../x.y", "x.y\n"])
@@ -102,7 +102,10 @@ def test_a_board_has_no_apps(phone, device, model):
 @pytest.mark.parametrize(
     ("then", "what"),
     [
-        ('echo "Error type 3"; echo "Error: Activity class {dev.edgelm.demo/dev.edgelm.demo.BenchmarkActivity} does not exist."', "has no dev.edgelm.demo.Bench"),
+        (
+            'echo "Error type 3"; echo "Error: Activity class {dev.edgelm.demo/dev.edgelm.demo.BenchmarkActivity} does not exist."',
+            "has no dev.edgelm.demo.Bench",
+        ),
         ('echo "Error: Activity not started, unable to resolve Intent" >&2', "did not start: Error: Activity not started"),
         ("exit 1", "did not start: "),
         ('echo "the model is damaged" > $reports/$report.error', "could not run the model: the model is damaged"),
@@ -134,7 +137,7 @@ def test_the_phone_is_unplugged_while_the_app_measures(tmp_path, monkeypatch, mo
         world.stub("am", PARSE)
         device = adb.connect()
         monkeypatch.setattr(adb_app, "_wait", unplugged(world, adb_app._wait))
-        with pytest.raises(DeviceError, match="(was unplugged|became offline|broke) while waiting for the app's report"):
+        with pytest.raises(DeviceError, match=r"(was unplugged|became offline|broke) while waiting for the app's report"):
             adb_app.profile(device, model, name="k", options=OPTIONS)
     finally:
         world.close()

@@ -12,10 +12,9 @@ import time
 from pathlib import Path
 
 import pytest
-from device import adb_world
 from device.adb_world import SERIAL, World
 
-from edgelm.device import adb, adb_binaries, adb_facts, adb_runner, profile_report
+from edgelm.device import adb, adb_facts, adb_runner, profile_report
 from edgelm.device.adb_binaries import Binaries
 from edgelm.device.adb_runner import BenchOptions
 from edgelm.errors import DeviceError, ProfileReportError
@@ -120,7 +119,13 @@ def test_a_run_gives_the_report_completed_and_removes_its_folder(phone, device, 
     stages = []
     facts = adb_facts.ask(device)
     report = adb_runner.profile(
-        device, model, stand_in(0, anonymous_report()), facts, name="keyboard", options=OPTIONS, on_stage=lambda *stage: stages.append(stage)
+        device,
+        model,
+        stand_in(0, anonymous_report()),
+        facts,
+        name="keyboard",
+        options=OPTIONS,
+        on_stage=lambda *stage: stages.append(stage),
     )
     assert report.device.title == "Pretend Phone 1"
     assert (report.device.android_api, report.device.cores) == (34, facts.cores)
@@ -190,11 +195,11 @@ def test_the_device_is_unplugged_while_the_model_runs(own_phone, model, stand_in
         if stage.startswith("running"):
             started.set()
 
-    with pytest.raises(DeviceError, match="(was unplugged|became offline|broke) while running the model on the device") as caught:
+    with pytest.raises(DeviceError, match=r"(was unplugged|became offline|broke) while running the model on the device") as caught:
         adb_runner.profile(device, model, binaries, adb_facts.ask(device), name="k", options=OPTIONS, on_stage=on_stage)
     thread.join()
     assert caught.value.fix
-    with pytest.raises(DeviceError, match="is offline|no device"):
+    with pytest.raises(DeviceError, match=r"is offline|no device"):
         adb.connect()
 
 
@@ -212,7 +217,7 @@ def test_space_that_runs_out_while_copying(own_phone, tmp_path, stand_in):
     large = tmp_path / "large.tflite"
     large.write_bytes(bytes(3_000_000))
     device = adb.connect()
-    with pytest.raises(DeviceError, match="no space left while copying large.tflite") as caught:
+    with pytest.raises(DeviceError, match=r"no space left while copying large.tflite") as caught:
         run(device, large, stand_in(0))
     assert "free some space" in caught.value.fix
     assert device.shell("ls", "/data/local/tmp", task="asking").output == ""
@@ -228,7 +233,11 @@ def test_a_folder_that_starts_no_programs(own_phone, model, stand_in):
 
 
 def test_no_folder_can_be_written(device, model, stand_in, monkeypatch):
-    monkeypatch.setattr(adb_runner, "MAKE_FOLDER", adb_runner.MAKE_FOLDER.replace("/data/local/tmp", "/proc").replace("/tmp;", "/sys;").replace("$TMPDIR", ""))
+    monkeypatch.setattr(
+        adb_runner,
+        "MAKE_FOLDER",
+        adb_runner.MAKE_FOLDER.replace("/data/local/tmp", "/proc").replace("/tmp;", "/sys;").replace("$TMPDIR", ""),
+    )
     with pytest.raises(DeviceError, match="no folder on the device can be written"):
         run(device, model, stand_in(0))
 
@@ -241,11 +250,3 @@ def test_a_binary_of_another_cpu_never_reaches_the_device(phone, device, model, 
     finally:
         phone.write("props/ro.product.cpu.abi", "x86_64\n")
     assert left_over(phone) == []
-
-
-@pytest.mark.slow
-def test_the_native_runner_on_the_device(phone, device, tmp_path):
-    from edgelm.device.cache import cache_folder
-    from edgelm.pipeline import Request, convert
-
-    raise NotImplementedError

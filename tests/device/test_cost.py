@@ -35,26 +35,28 @@ def test_a_tied_int8_step_by_hand():
     lookup, tanh, product = cost.ops
     assert [op.name for op in cost.ops] == ["EMBEDDING_LOOKUP", "TANH", "FULLY_CONNECTED"]
     assert lookup.weight_bytes == WIDTH + 4  # one row and its scale
-    assert (lookup.int8_macs, lookup.float_macs) == (0, 0)
-    assert (tanh.float_macs, tanh.weight_bytes, tanh.activation_bytes) == (WIDTH, 0, 2 * 4 * WIDTH)
-    assert (product.int8_macs, product.float_macs) == (VOCAB * WIDTH, 0)
+    assert (lookup.macs, lookup.functions, lookup.own_kernel) == (0, 2 * WIDTH, True)  # each value is turned to float
+    assert (tanh.functions, tanh.weight_bytes, tanh.activation_bytes, tanh.own_kernel) == (WIDTH, 0, 2 * 4 * WIDTH, False)
+    assert (product.macs, product.multiplied, product.rows) == (VOCAB * WIDTH, "int8", 1)
+    assert product.ragged  # 32 columns do not fill a tile of 64
     assert product.weight_bytes == VOCAB * WIDTH + 4 * VOCAB
     assert product.activation_bytes == 4 * (WIDTH + VOCAB)
     assert cost.tokens == 1
-    assert cost.working_set_bytes == VOCAB * WIDTH + 4 * VOCAB + 4  # the table once, and the token
+    # the table once, the token, and the activations of the product: the row it reads and the logits
+    assert cost.working_set_bytes == VOCAB * WIDTH + 4 * VOCAB + 4 + 4 * (WIDTH + VOCAB)
 
 
 @pytest.mark.parametrize(
-    ("encoding", "bytes_read"),
+    ("encoding", "bytes_read", "multiplied"),
     [
-        (Encoding.FLOAT32, VOCAB * WIDTH * 4),
-        (Encoding.FLOAT16, VOCAB * WIDTH * 4),  # becomes float32 when the file is loaded
-        (Encoding.INT8, VOCAB * (WIDTH + 4)),
-        (Encoding.INT4, VOCAB * (WIDTH // 2 + 4)),
-        (Encoding.INT4_BLOCK32, VOCAB * (WIDTH // 2 + 2)),
+        (Encoding.FLOAT32, VOCAB * WIDTH * 4, "float"),
+        (Encoding.FLOAT16, VOCAB * WIDTH * 4, "float"),  # becomes float32 when the file is loaded
+        (Encoding.INT8, VOCAB * (WIDTH + 4), "int8"),
+        (Encoding.INT4, VOCAB * (WIDTH // 2 + 4), "int4"),
+        (Encoding.INT4_BLOCK32, VOCAB * (WIDTH // 2 + 2), "int4_block"),
     ],
 )
-def test_a_product_reads_what_its_encoding_stores(encoding, bytes_read):
+def test_a_product_reads_what_its_encoding_stores(encoding, bytes_read, multiplied):
     builder = ModelBuilder()
     g = builder.subgraph("step")
     w = g.weight("w", quantize(weights(VOCAB, WIDTH), encoding))
@@ -62,8 +64,15 @@ def test_a_product_reads_what_its_encoding_stores(encoding, bytes_read):
     cost = step_cost(read(builder.finish()), "step")
     (product,) = (op for op in cost.ops if op.name == "FULLY_CONNECTED")
     assert product.weight_bytes == bytes_read
-    integer = encoding not in (Encoding.FLOAT32, Encoding.FLOAT16)
-    assert (product.int8_macs, product.float_macs) == ((VOCAB * WIDTH, 0) if integer else (0, VOCAB * WIDTH))
+    assert (product.macs, product.multiplied) == (VOCAB * WIDTH, multiplied)
+    assert product.ragged == (encoding is Encoding.INT8)
+
+
+def test_columns_that_fill_tiles_are_not_ragged():
+    builder = ModelBuilder()
+    g = builder.subgraph("step")
+    g.output("y", g.fully_connected(g.input("x", (1, 128)), g.weight("w", quantize(weights(VOCAB, 128), Encoding.INT8))))
+    assert not step_cost(read(builder.finish()), "step").ops[0].ragged
 
 
 @pytest.mark.parametrize("encoding", list(Encoding))
@@ -87,7 +96,7 @@ def test_several_rows_cost_as_many_products_but_one_read():
     g.output("logits", g.fully_connected(g.embedding_lookup(ids, table), table))
     cost = step_cost(read(builder.finish()), "prefill_8")
     assert cost.tokens == 8
-    assert cost.int8_macs == 8 * VOCAB * WIDTH
+    assert (cost.ops[1].macs, cost.ops[1].rows) == (8 * VOCAB * WIDTH, 8)
     assert cost.ops[1].weight_bytes == VOCAB * (WIDTH + 4)
 
 
@@ -97,8 +106,12 @@ def test_attention_over_a_cache_counts_its_slots():
     q, k = g.input("q", (1, 2, 3, 8)), g.input("k_0", (1, 2, 16, 8))
     g.output("scores", g.batch_matmul(q, k, transpose_b=True))
     cost = step_cost(read(builder.finish()), "decode_16")
-    assert cost.float_macs == 2 * 3 * 16 * 8
-    assert cost.working_set_bytes == 4 * (2 * 3 * 8 + 2 * 16 * 8)
+    (product,) = cost.ops
+    assert (product.macs, product.multiplied, product.rows) == (2 * 3 * 16 * 8, None, 3)
+    assert product.packed_bytes == 4 * 2 * 16 * 8  # the keys, which are no constant
+    assert product.state_bytes == 4 * (2 * 3 * 8 + 2 * 16 * 8)  # both are inputs of the signature
+    assert product.activation_bytes == 4 * 2 * 3 * 16  # the scores
+    assert cost.working_set_bytes == product.state_bytes + product.activation_bytes + product.packed_bytes
     assert cost.weight_bytes == 0
 
 

@@ -94,7 +94,7 @@ def test_an_unknown_name_suggests_the_nearest(typo, nearest):
     [
         ("limits", "size_mib", "size_mb"),
         ("limits", "ms_per_tokens", "ms_per_token"),
-        ("latency", "int8_gop", "int8_gops"),
+        ("latency", "attention_gbs", "attention_gb_s"),
         ("device", "titel", "title"),
     ],
 )
@@ -129,7 +129,8 @@ def test_an_unknown_table_and_an_unknown_cache_key_are_refused():
         ("runtime", "name", "tflite"),
         ("runtime", "name", ["ai-edge-litert"]),
         ("latency", "dram_gb_s", 0),
-        ("latency", "int8_gops", 0.0),
+        ("latency", "functions_g_s", 0.0),
+        ("latency", "int8_ragged", 1.5),
         ("latency", "uncertainty", 0.5),
         ("latency", "basis", "guessed"),
         ("latency", "cache", {"name": "L2"}),
@@ -187,3 +188,19 @@ def test_the_host_knows_itself():
     assert load("host").is_host
     assert not load("android-arm64").is_host
     assert isinstance(load("host"), DeviceProfile)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda rates: rates.update(int9=3.0), "unknown key 'int9'"),
+        (lambda rates: rates.pop("int4_block"), "lacks the key 'int4_block'"),
+        (lambda rates: rates.update(float=0.0), r"latency\.one_row\.float of profile 'p' is 0"),
+        (lambda rates: rates.update(int8="fast"), r"latency\.one_row\.int8 of profile 'p' is 'fast'"),
+    ],
+)
+def test_the_rates_of_kernels_are_as_strict(change, words):
+    table = plain()
+    change(table["latency"]["one_row"])
+    with pytest.raises(ProfileError, match=words):
+        parse(table, "p")

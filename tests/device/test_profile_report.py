@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgelm.device import profile_report
-from edgelm.device.profile_report import MAX_FILE_BYTES, MAX_NUMBER, ProfileReport, decode, parse, read
+from edgelm.device.profile_report import MAX_FILE_BYTES, ProfileReport, decode, parse, read
+from edgelm.device.strict_json import MAX_NUMBER
 from edgelm.errors import ProfileReportError
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "profile_report.json"
@@ -37,7 +38,12 @@ def changed(path: str, value: object) -> dict:
 def test_the_golden_is_read_and_written_byte_for_byte():
     report = read(GOLDEN)
     assert report.encode() == GOLDEN.read_bytes()
-    assert (report.made_by, report.model.name, report.device.abi, report.device.features[1]) == ("app", "keyboard-lstm", "arm64-v8a", "dotprod")
+    assert (report.made_by, report.model.name, report.device.abi, report.device.features[1]) == (
+        "app",
+        "keyboard-lstm",
+        "arm64-v8a",
+        "dotprod",
+    )
     assert report.device.title == 'Example Phone "7" \\ é'
     assert report.memory.growth_mb == 11.5
 
@@ -58,7 +64,9 @@ def test_a_signature_without_tokens_has_no_statistics():
 
 def test_unknown_values_are_empty():
     report = plain()
-    report["device"] = {key: [] if key == "features" else 0 if isinstance(value, int | float) else "" for key, value in report["device"].items()}
+    report["device"] = {
+        key: [] if key == "features" else 0 if isinstance(value, int | float) else "" for key, value in report["device"].items()
+    }
     report |= {"prefill": None, "thermal": [], "started_at": "", "tool_version": ""}
     report["model"]["sha256"] = ""
     read_back = parse(report)
@@ -114,7 +122,13 @@ def test_a_number_too_large_for_a_float_is_refused():
 
 @pytest.mark.parametrize(
     ("path", "nearest"),
-    [("devise", "device"), ("device.modell", "model"), ("memory.peak", "peak_mb"), ("decode.warm_up", "warmup"), ("prefill.token", "tokens")],
+    [
+        ("devise", "device"),
+        ("device.modell", "model"),
+        ("memory.peak", "peak_mb"),
+        ("decode.warm_up", "warmup"),
+        ("prefill.token", "tokens"),
+    ],
 )
 def test_an_unknown_key_suggests_the_nearest(path, nearest):
     with pytest.raises(ProfileReportError, match=f"unknown key '{path}' .*did you mean '{nearest}'"):

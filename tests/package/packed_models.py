@@ -9,7 +9,8 @@ from runtime import tiny_graphs
 from tiny_models import LINES, write_model
 
 from edgelm import artifact, manifest, pipeline, recipe, source
-from edgelm.model import LanguageModel
+from edgelm.model import LanguageModel, OpaqueGraph
+from edgelm.spec import Encoding
 from edgelm.text.tokenizer import train_word_level
 
 
@@ -23,7 +24,7 @@ def lowered(model: LanguageModel, folder: Path, **changes: Any) -> Path:
 
 def tiny(folder: Path, kind: str = "recurrent", **changes: Any) -> Path:
     """A tiny model with random weights and a word tokenizer."""
-    return lowered(write_model(folder.with_name(f"{folder.name}-source"), kind), folder, **changes)
+    return lowered(write_model(folder.with_name(f"{folder.name}-source"), kind).replace(name=folder.name), folder, **changes)
 
 
 def bundled(name: str, folder: Path) -> Path:
@@ -36,15 +37,10 @@ def bundled(name: str, folder: Path) -> Path:
 def graph(folder: Path, *, last_only: bool, tokenizer: bool = False, time: int = 8) -> Path:
     """A graph that was converted as it is: one signature `forward`."""
     tflite = tiny_graphs.forward_bytes(tiny_graphs.weights(), time, last_only=last_only, probabilities=last_only)
-    facts = {
-        "schema_version": 1,
-        "name": folder.name,
-        "target": "android-arm64",
-        "parameters": None,
-        "recipe": {"name": "float32", "description": "as it is"},
-        "tools": {"edgelm": "0.1.0"},
-    }
-    return _written(folder, tflite, facts, train_word_level(LINES, vocab_size=tiny_graphs.VOCAB).to_json() if tokenizer else None)
+    text = train_word_level(LINES, vocab_size=tiny_graphs.VOCAB).to_json() if tokenizer else None
+    model = OpaqueGraph(folder, "keras", time, tiny_graphs.VOCAB, last_only, last_only, name=folder.name, tokenizer=text)
+    facts = manifest.build(model, recipe.load("float32"), "android-arm64", tflite, {"graph": Encoding.FLOAT32})
+    return _written(folder, tflite, facts, text)
 
 
 def _written(folder: Path, tflite: bytes, facts: dict[str, Any], tokenizer: str | None) -> Path:

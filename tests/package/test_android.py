@@ -9,6 +9,7 @@ from pathlib import Path
 import packed_models
 import pytest
 
+from edgelm.device.cache import cache_folder
 from edgelm.errors import ArtifactError
 from edgelm.package import android, golden, output
 from edgelm.package.subject import Subject, open_subject
@@ -41,9 +42,10 @@ def written(folder: Path, files: dict[str, bytes]) -> Path:
     return folder
 
 
-def javac(output_folder: Path, sources: list[Path]) -> None:
-    """Compiles as Java 8 with every warning an error; `options` and `processing` complain of the JDK itself."""
-    command = ["javac", "--release", "8", "-Xlint:all,-options,-processing", "-Werror", "-d", output_folder]
+def javac(output_folder: Path, sources: list[Path], class_path: Path | None = None) -> None:
+    """Compiles as Java 8 with every warning an error; `options`, `processing` and `classfile` complain of the JDK and of the platform."""
+    lint = "-Xlint:all,-options,-processing,-classfile"
+    command = ["javac", "--release", "8", lint, "-Werror", "-d", output_folder, "-cp", class_path or ""]
     done = subprocess.run([*command, *sources], capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
 
@@ -135,3 +137,15 @@ def test_every_kind_of_module_compiles_as_java_8(tmp_path: Path) -> None:
         engine = None if kind == "recurrent" else ":recurrent"
         sources += written(tmp_path / f"{kind}-module", module(subject_of(tmp_path, kind), engine)).rglob("*.java")
     javac(tmp_path / "classes", sources)
+
+
+@pytest.mark.slow
+@needs_javac
+def test_a_module_compiles_against_the_classes_of_android_6(tmp_path: Path) -> None:
+    platform = cache_folder() / "android-build-tools/usr/share/java/com.android.android-23.jar"
+    if not platform.is_file():
+        pytest.skip("needs Debian's android-23.jar, which make android fetches")
+    sources = [path for path in STUBS.rglob("*.java") if "android" not in path.relative_to(STUBS).parts]
+    sources += (DEMO / "litert-stubs").rglob("*.java")
+    sources += written(tmp_path / "module", module(subject_of(tmp_path, "recurrent"))).rglob("*.java")
+    javac(tmp_path / "classes", sources, platform)

@@ -74,9 +74,9 @@ def libraries(tmp_path: Path, *names: str) -> tuple[page_alignment.NativeLibrary
 
 def test_the_runtime_must_be_there_for_every_abi_of_the_app(tmp_path: Path) -> None:
     good = libraries(tmp_path, "arm64-v8a/libLiteRt.so", "x86_64/libLiteRt.so", "x86_64/libother.so")
-    assert [check.passed for check in app_checks.abi_checks(good)] == [True, True]
+    assert [check.passed for check in app_checks.abi_checks(good)] == [True, True, True]
     bad = libraries(tmp_path, "arm64-v8a/libtensorflowlite_jni.so", "armeabi-v7a/libother.so")
-    phone, runtime = app_checks.abi_checks(bad)
+    phone, _, runtime = app_checks.abi_checks(bad)
     assert (phone.passed, runtime.passed, runtime.measured) == (True, False, "missing for armeabi-v7a")
     assert "UnsatisfiedLinkError" in runtime.cause
     assert "abiFilters" in runtime.fix
@@ -85,3 +85,10 @@ def test_the_runtime_must_be_there_for_every_abi_of_the_app(tmp_path: Path) -> N
 def test_an_app_for_emulators_only_fails(tmp_path: Path) -> None:
     phone, *_ = app_checks.abi_checks(libraries(tmp_path, "x86_64/libLiteRt.so"))
     assert (phone.passed, phone.measured) == (False, "x86_64")
+
+
+def test_a_library_of_another_machine_in_an_abi_s_folder_fails(tmp_path: Path) -> None:
+    path = write_archive(tmp_path / "app.apk", {"lib/arm64-v8a/liba.so": elf("x86_64"), "lib/arm64-v8a/libb.so": elf()})
+    _, folders = app_checks.abi_checks(page_alignment.found_in(path))
+    assert (folders.passed, folders.measured) == (False, "1 of 2")
+    assert folders.cause == "app.apk: lib/arm64-v8a/liba.so is built for x86_64"

@@ -10,7 +10,7 @@ from edgelm.errors import ArtifactError
 from edgelm.package import names, templates
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.text(max_size=80))
 def test_any_text_becomes_names_that_java_gradle_and_file_systems_take(text: str) -> None:
     name = names.plain_name(text)

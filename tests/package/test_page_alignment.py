@@ -10,7 +10,7 @@ import ai_edge_litert
 import pytest
 from elf_files import GOOD, PAGE, SMALL_PAGES, Segments, write_archive
 from elf_files import elf as elf_bytes
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edgelm.errors import ArtifactError
@@ -41,7 +41,7 @@ def test_a_truncated_library_is_an_error(length: int) -> None:
         elf.read(io.BytesIO(elf_bytes()[:length]), "lib.so")
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.integers(0, 170), st.binary(min_size=1, max_size=8))
 def test_hostile_headers_are_read_or_refused(at: int, change: bytes) -> None:
     data = bytearray(elf_bytes())
@@ -143,6 +143,20 @@ def test_damaged_archives_are_an_error(tmp_path: Path, damage: str) -> None:
     path.write_bytes(data)
     with pytest.raises(ArtifactError, match=r"archive .*a\.apk cannot be read"):
         page_alignment.find((path,))
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.integers(0, 500), st.binary(min_size=1, max_size=6))
+def test_hostile_archives_are_read_or_refused(tmp_path: Path, at: int, change: bytes) -> None:
+    path = write_archive(tmp_path / "a.apk", {"lib/arm64-v8a/liba.so": elf_bytes()}, compressed=["lib/arm64-v8a/liba.so"])
+    data = bytearray(path.read_bytes())
+    at %= len(data)
+    data[at : at + len(change)] = change
+    path.write_bytes(data)
+    try:
+        page_alignment.checks(page_alignment.found_in(path))
+    except ArtifactError:
+        return
 
 
 def test_missing_paths_are_an_error(tmp_path: Path) -> None:

@@ -94,6 +94,16 @@ def test_the_estimate_is_shown_with_its_interval(result):
     assert "central estimate" in speed.note
 
 
+def test_no_estimate_is_a_bare_number(result):
+    checks, token = named(result), result.figures.token.estimate
+    assert checks["time per token"].interval == (round(token.low, 4), round(token.high, 4))
+    low, high = checks["time to first token"].interval
+    assert low < checks["time to first token"].measured < high
+    assert all(check.interval is None for check in result.checks if check.basis != "estimated")
+    recipes = next(table for table in result.tables if table.title == "Other recipes")
+    assert all(" to " in row[2] for row in recipes.rows)
+
+
 def test_weights_by_layer_add_up_to_the_file(result):
     table = next(table for table in result.tables if table.title == "Weights by layer")
     sizes = [float(row[3]) for row in table.rows]
@@ -154,7 +164,7 @@ def test_slow_devices_fail_with_what_takes_the_time(float_file):
 def test_the_host_profile_holds_what_was_measured(float_file):
     result = budget(float_file, limited("host", ms_per_token=1e-6), seconds=SECONDS)
     check = named(result)["time per token"]
-    assert (check.passed, check.basis) == (False, "measured")
+    assert (check.passed, check.basis, check.interval) == (False, "measured", None)
     assert check.measured == round(result.figures.measured.step_ms_median, 4)
 
 

@@ -14,10 +14,6 @@ public final class Interpreter implements InterpreterApi {
         public Options setNumThreads(int numThreads) {
             throw new UnsupportedOperationException("stub");
         }
-
-        public Options setUseXNNPACK(boolean useXNNPACK) {
-            throw new UnsupportedOperationException("stub");
-        }
     }
 
     public Interpreter(ByteBuffer byteBuffer, Options options) {

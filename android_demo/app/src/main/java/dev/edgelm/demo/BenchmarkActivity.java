@@ -5,9 +5,7 @@ import android.net.Uri;
 import android.os.Bundle;
 import android.view.View;
 import android.view.WindowManager;
-import android.widget.EditText;
 import android.widget.ProgressBar;
-import android.widget.TextView;
 import dev.edgelm.core.EdgeLmException;
 import dev.edgelm.core.Measurement;
 import dev.edgelm.demo.bench.BenchmarkJob;
@@ -16,14 +14,19 @@ import dev.edgelm.demo.bench.ReportFolder;
 import java.io.IOException;
 import java.io.OutputStream;
 import java.nio.charset.StandardCharsets;
+import java.util.HashMap;
+import java.util.Map;
 
 /**
  * Measures a model as an app experiences it.
  *
  * <p>Also started from a computer, see {@link BenchmarkRequest}; then it writes its report where {@code edgelm profile --app} fetches it.
  */
+@SuppressWarnings("deprecation") // the platform's own way to hand a job to the next screen; androidx has another
 public final class BenchmarkActivity extends ScreenActivity implements BenchmarkJob.Watcher {
     private static final int SAVE = 1;
+    private static final int SHARE = 2;
+    private static final int LARGEST_SHARED = 200_000; // characters: what passes between apps has to stay below 1 MB
 
     private BenchmarkJob job;
 
@@ -36,11 +39,14 @@ public final class BenchmarkActivity extends ScreenActivity implements Benchmark
             fill(R.id.warmup, 8);
             fill(R.id.threads, 1);
         }
-        connect();
+        onClick(R.id.run, this::runFields);
+        onClick(R.id.stop, () -> job.stop());
+        onClick(R.id.share, this::share);
+        onClick(R.id.save, this::save);
         job = (BenchmarkJob) getLastNonConfigurationInstance();
         if (job != null) {
             job.watch(this);
-        } else if (state == null && BenchmarkRequest.isIn(getIntent())) {
+        } else if (state == null && getIntent().hasExtra(BenchmarkRequest.REPORT)) {
             obey(getIntent());
         }
     }
@@ -48,7 +54,7 @@ public final class BenchmarkActivity extends ScreenActivity implements Benchmark
     @Override
     protected void onNewIntent(Intent intent) {
         super.onNewIntent(intent);
-        if (BenchmarkRequest.isIn(intent)) {
+        if (intent.hasExtra(BenchmarkRequest.REPORT)) {
             obey(intent);
         }
     }
@@ -56,11 +62,7 @@ public final class BenchmarkActivity extends ScreenActivity implements Benchmark
     @Override
     protected void onResume() {
         super.onResume();
-        try {
-            say(R.id.model_status, getString(R.string.model_chosen, models().chosen().name()));
-        } catch (EdgeLmException | IOException error) {
-            say(R.id.model_status, error.getMessage());
-        }
+        say(R.id.model_status, chosenModel());
     }
 
     /** A rotation keeps the job running; its next screen takes it over. */
@@ -117,46 +119,11 @@ public final class BenchmarkActivity extends ScreenActivity implements Benchmark
         }
     }
 
-    private void connect() {
-        findViewById(R.id.run)
-                .setOnClickListener(
-                        new View.OnClickListener() {
-                            @Override
-                            public void onClick(View view) {
-                                runFields();
-                            }
-                        });
-        findViewById(R.id.stop)
-                .setOnClickListener(
-                        new View.OnClickListener() {
-                            @Override
-                            public void onClick(View view) {
-                                job.stop();
-                            }
-                        });
-        findViewById(R.id.share)
-                .setOnClickListener(
-                        new View.OnClickListener() {
-                            @Override
-                            public void onClick(View view) {
-                                share();
-                            }
-                        });
-        findViewById(R.id.save)
-                .setOnClickListener(
-                        new View.OnClickListener() {
-                            @Override
-                            public void onClick(View view) {
-                                save();
-                            }
-                        });
-    }
-
     /** Runs what the fields say. */
     private void runFields() {
         try {
-            int runs = count(R.id.runs, R.string.runs_label, 1, BenchmarkRequest.MOST_RUNS);
-            int warmup = count(R.id.warmup, R.string.warmup_label, 0, BenchmarkRequest.MOST_WARMUP);
+            int runs = count(R.id.runs, R.string.runs_label, 1, BenchmarkRequest.MOST_TOKENS);
+            int warmup = count(R.id.warmup, R.string.warmup_label, 0, BenchmarkRequest.MOST_TOKENS);
             int threads = count(R.id.threads, R.string.threads_label, 1, BenchmarkRequest.MOST_THREADS);
             start(new BenchmarkRequest("", runs, BenchmarkRequest.PROMPT, warmup, threads, ""));
         } catch (EdgeLmException error) {
@@ -170,15 +137,23 @@ public final class BenchmarkActivity extends ScreenActivity implements Benchmark
             if (job != null && !job.ended()) {
                 throw new EdgeLmException("a benchmark is running already");
             }
-            start(BenchmarkRequest.of(intent));
+            start(BenchmarkRequest.of(extras(intent)));
         } catch (EdgeLmException refused) {
             say(R.id.status, refused.getMessage());
             try {
-                new ReportFolder(this).writeError(intent.getStringExtra(BenchmarkRequest.REPORT), refused.getMessage());
+                new ReportFolder(getExternalFilesDir(ReportFolder.NAME)).writeError(intent.getStringExtra(BenchmarkRequest.REPORT), refused.getMessage());
             } catch (EdgeLmException | IOException unusable) {
                 say(R.id.status, refused.getMessage() + "\n" + unusable.getMessage());
             }
         }
+    }
+
+    private static Map<String, Object> extras(Intent intent) {
+        Map<String, Object> values = new HashMap<>();
+        for (String name : intent.getExtras().keySet()) {
+            values.put(name, intent.getExtras().get(name));
+        }
+        return values;
     }
 
     private void start(BenchmarkRequest request) {
@@ -211,14 +186,18 @@ public final class BenchmarkActivity extends ScreenActivity implements Benchmark
     }
 
     private void share() {
+        if (job.outcome().json.length() > LARGEST_SHARED) {
+            say(R.id.status, getString(R.string.too_large_to_share));
+            return;
+        }
         Intent send = new Intent(Intent.ACTION_SEND).setType("application/json");
         send.putExtra(Intent.EXTRA_SUBJECT, getString(R.string.share_title)).putExtra(Intent.EXTRA_TEXT, job.outcome().json);
-        startActivity(Intent.createChooser(send, getString(R.string.share)));
+        open(Intent.createChooser(send, getString(R.string.share)), SHARE, R.id.status);
     }
 
     private void save() {
         Intent create = new Intent(Intent.ACTION_CREATE_DOCUMENT).addCategory(Intent.CATEGORY_OPENABLE);
-        startActivityForResult(create.setType("application/json").putExtra(Intent.EXTRA_TITLE, "edgelm-profile.json"), SAVE);
+        open(create.setType("application/json").putExtra(Intent.EXTRA_TITLE, "edgelm-profile.json"), SAVE, R.id.status);
     }
 
     private void showRunning(boolean running) {
@@ -233,13 +212,5 @@ public final class BenchmarkActivity extends ScreenActivity implements Benchmark
         } else {
             getWindow().clearFlags(WindowManager.LayoutParams.FLAG_KEEP_SCREEN_ON);
         }
-    }
-
-    private void say(int view, String words) {
-        ((TextView) findViewById(view)).setText(words);
-    }
-
-    private void fill(int field, int value) {
-        ((EditText) findViewById(field)).setText(Numbers.plain(value));
     }
 }

@@ -9,12 +9,14 @@ import android.view.View;
 
 /** A line chart of the time of each token, with the median across it. */
 public final class ChartView extends View {
+    private static final int MOST_POINTS = 1000; // more than a phone has pixels across
+
     private final Paint line = stroke(R.color.chart_line);
     private final Paint grid = stroke(R.color.chart_grid);
     private final Paint median = stroke(R.color.chart_median);
     private final Paint label = new Paint(Paint.ANTI_ALIAS_FLAG);
     private final Path path = new Path();
-    private double[] times = {};
+    private double[] times = {}; // at most MOST_POINTS
     private double middle;
     private double top = 1;
 
@@ -37,10 +39,10 @@ public final class ChartView extends View {
      * @param medianMs their median
      */
     void show(double[] ms, double medianMs) {
-        times = ms;
+        times = slowestOfEachSpan(ms);
         middle = medianMs;
         double slowest = medianMs;
-        for (double time : ms) {
+        for (double time : times) {
             slowest = Math.max(slowest, time);
         }
         top = slowest > 0 ? slowest : 1;
@@ -68,6 +70,15 @@ public final class ChartView extends View {
         canvas.drawText(getContext().getString(R.string.chart_axis, Numbers.shortly(top)), 0, label.getTextSize(), label);
         String name = getContext().getString(R.string.chart_median);
         canvas.drawText(name, getWidth() - label.measureText(name), Math.max(y(middle) - 4, label.getTextSize()), label);
+    }
+
+    private static double[] slowestOfEachSpan(double[] ms) {
+        double[] points = new double[Math.min(ms.length, MOST_POINTS)];
+        for (int i = 0; i < ms.length; i++) {
+            int point = (int) ((long) i * points.length / ms.length);
+            points[point] = Math.max(points[point], ms[i]);
+        }
+        return points;
     }
 
     private float y(double ms) {

@@ -1,13 +1,13 @@
 package dev.edgelm.demo;
 
 import android.os.Bundle;
-import android.view.View;
 import android.widget.EditText;
 import android.widget.TextView;
 import dev.edgelm.core.EdgeLmException;
 import dev.edgelm.core.SamplingSettings;
 
 /** Completes a text while the user watches. */
+@SuppressWarnings("deprecation") // the platform's own way to hand a job to the next screen; androidx has another
 public final class CompleteActivity extends ScreenActivity implements CompletionJob.Watcher {
     private static final String OUTPUT = "output";
 
@@ -24,24 +24,10 @@ public final class CompleteActivity extends ScreenActivity implements Completion
             fill(R.id.top_p, 0.95);
             fill(R.id.seed, 0);
         } else {
-            ((TextView) findViewById(R.id.output)).setText(state.getString(OUTPUT, ""));
+            say(R.id.output, state.getString(OUTPUT, ""));
         }
-        findViewById(R.id.run)
-                .setOnClickListener(
-                        new View.OnClickListener() {
-                            @Override
-                            public void onClick(View view) {
-                                run();
-                            }
-                        });
-        findViewById(R.id.stop)
-                .setOnClickListener(
-                        new View.OnClickListener() {
-                            @Override
-                            public void onClick(View view) {
-                                job.stop();
-                            }
-                        });
+        onClick(R.id.run, this::run);
+        onClick(R.id.stop, () -> job.stop());
         job = (CompletionJob) getLastNonConfigurationInstance();
         if (job != null) {
             job.watch(this);
@@ -78,7 +64,7 @@ public final class CompleteActivity extends ScreenActivity implements Completion
 
     @Override
     public void changed(CompletionJob now) {
-        ((TextView) findViewById(R.id.output)).setText(now.text());
+        say(R.id.output, now.text());
         String status = getString(R.string.completing);
         if (now.ended() && now.error().isEmpty()) {
             String speed = Numbers.shortly(now.tokens() / Math.max(now.seconds(), 1e-9));
@@ -111,10 +97,6 @@ public final class CompleteActivity extends ScreenActivity implements Completion
     private void showState(boolean running, String status) {
         findViewById(R.id.run).setEnabled(!running);
         findViewById(R.id.stop).setEnabled(running);
-        ((TextView) findViewById(R.id.status)).setText(status);
-    }
-
-    private void fill(int field, double value) {
-        ((EditText) findViewById(field)).setText(Numbers.plain(value));
+        say(R.id.status, status);
     }
 }

@@ -1,7 +1,6 @@
 package dev.edgelm.demo;
 
 import dev.edgelm.core.SamplingSettings;
-import dev.edgelm.core.TextSink;
 import dev.edgelm.demo.engine.Engine;
 import dev.edgelm.demo.engine.EngineHost;
 
@@ -70,19 +69,7 @@ final class CompletionJob implements EngineHost.Task<Integer>, EngineHost.Listen
     @Override
     public Integer run(Engine engine) {
         long start = System.nanoTime();
-        int written =
-                engine.completer()
-                        .complete(
-                                prompt,
-                                maxTokens,
-                                settings,
-                                new TextSink() {
-                                    @Override
-                                    public boolean write(String part) {
-                                        hand(part);
-                                        return !stopped;
-                                    }
-                                });
+        int written = engine.completer().complete(prompt, maxTokens, settings, this::write);
         seconds = (System.nanoTime() - start) / 1e9;
         return written;
     }
@@ -101,15 +88,15 @@ final class CompletionJob implements EngineHost.Task<Integer>, EngineHost.Listen
         changed();
     }
 
-    private void hand(final String part) {
-        host.post(
-                new Runnable() {
-                    @Override
-                    public void run() {
-                        text.append(part);
-                        changed();
-                    }
-                });
+    /** Hears of each part on the worker thread. */
+    private boolean write(String part) {
+        host.post(() -> append(part));
+        return !stopped;
+    }
+
+    private void append(String part) {
+        text.append(part);
+        changed();
     }
 
     private void changed() {

@@ -3,11 +3,8 @@ package dev.edgelm.demo;
 import android.content.Intent;
 import android.net.Uri;
 import android.os.Bundle;
-import android.view.View;
-import android.widget.AdapterView;
 import android.widget.ArrayAdapter;
 import android.widget.ListView;
-import android.widget.TextView;
 import dev.edgelm.core.EdgeLmException;
 import dev.edgelm.demo.engine.EngineHost;
 import dev.edgelm.demo.engine.ModelFile;
@@ -26,25 +23,10 @@ public final class ModelsActivity extends ScreenActivity {
     protected void onCreate(Bundle state) {
         super.onCreate(state);
         show(R.layout.activity_models);
-        findViewById(R.id.import_model)
-                .setOnClickListener(
-                        new View.OnClickListener() {
-                            @Override
-                            public void onClick(View view) {
-                                Intent pick = new Intent(Intent.ACTION_OPEN_DOCUMENT);
-                                pick.addCategory(Intent.CATEGORY_OPENABLE).setType("*/*"); // .tflite has no type of its own
-                                startActivityForResult(pick, PICK);
-                            }
-                        });
-        ((ListView) findViewById(R.id.models))
-                .setOnItemClickListener(
-                        new AdapterView.OnItemClickListener() {
-                            @Override
-                            public void onItemClick(AdapterView<?> list, View row, int position, long id) {
-                                models().choose(shown.get(position));
-                                say(getString(R.string.model_chosen, shown.get(position).name()));
-                            }
-                        });
+        Intent pick = new Intent(Intent.ACTION_OPEN_DOCUMENT).addCategory(Intent.CATEGORY_OPENABLE).setType("*/*"); // .tflite has no type
+        onClick(R.id.import_model, () -> open(pick, PICK, R.id.status));
+        ListView list = (ListView) findViewById(R.id.models);
+        list.setOnItemClickListener((rows, row, position, id) -> choose(shown.get(position)));
         refresh();
     }
 
@@ -55,28 +37,28 @@ public final class ModelsActivity extends ScreenActivity {
         }
     }
 
-    private void importFrom(final Uri source) {
-        say(getString(R.string.importing));
+    private void importFrom(Uri source) {
+        say(R.id.status, getString(R.string.importing));
         engine().submitExclusive(
-                        new EngineHost.ExclusiveTask<ModelFile>() {
-                            @Override
-                            public ModelFile run() throws IOException {
-                                return models().importFrom(source);
-                            }
-                        },
-                        new EngineHost.Listener<ModelFile>() {
-                            @Override
-                            public void done(ModelFile model) {
-                                models().choose(model);
-                                refresh();
-                                say(getString(R.string.imported, model.name()));
-                            }
+                () -> models().importFrom(source),
+                new EngineHost.Listener<ModelFile>() {
+                    @Override
+                    public void done(ModelFile model) {
+                        models().choose(model);
+                        refresh();
+                        say(R.id.status, getString(R.string.imported, model.name()));
+                    }
 
-                            @Override
-                            public void failed(String words) {
-                                say(words);
-                            }
-                        });
+                    @Override
+                    public void failed(String words) {
+                        say(R.id.status, words);
+                    }
+                });
+    }
+
+    private void choose(ModelFile model) {
+        models().choose(model);
+        say(R.id.status, chosenModel());
     }
 
     private void refresh() {
@@ -91,7 +73,7 @@ public final class ModelsActivity extends ScreenActivity {
             list.setAdapter(new ArrayAdapter<>(this, android.R.layout.simple_list_item_single_choice, rows));
             list.setItemChecked(position(models().chosen()), true);
         } catch (IOException | EdgeLmException error) {
-            say(error.getMessage());
+            say(R.id.status, error.getMessage());
         }
     }
 
@@ -102,9 +84,5 @@ public final class ModelsActivity extends ScreenActivity {
             }
         }
         return ListView.INVALID_POSITION;
-    }
-
-    private void say(String words) {
-        ((TextView) findViewById(R.id.status)).setText(words);
     }
 }

@@ -1,30 +1,60 @@
 package dev.edgelm.demo;
 
 import android.app.Activity;
+import android.content.ActivityNotFoundException;
+import android.content.Intent;
 import android.graphics.Rect;
-import android.view.View;
-import android.view.WindowInsets;
 import android.widget.EditText;
+import android.widget.TextView;
 import dev.edgelm.core.EdgeLmException;
 import dev.edgelm.demo.engine.EngineHost;
 import dev.edgelm.demo.engine.ModelStore;
 import dev.edgelm.demo.platform.Platform;
+import java.io.IOException;
 
 /** What all screens share: their place between the system bars, the engine, and reading numbers. */
 abstract class ScreenActivity extends Activity {
     /** Shows a layout whose root has the id {@code root}, clear of system bars and keyboard. */
     final void show(int layout) {
         setContentView(layout);
-        findViewById(R.id.root)
-                .setOnApplyWindowInsetsListener(
-                        new View.OnApplyWindowInsetsListener() {
-                            @Override
-                            public WindowInsets onApplyWindowInsets(View root, WindowInsets insets) {
-                                Rect covered = Platform.barsAndKeyboard(insets);
-                                root.setPadding(covered.left, covered.top, covered.right, covered.bottom);
-                                return insets;
-                            }
-                        });
+        findViewById(R.id.root).setOnApplyWindowInsetsListener((root, insets) -> {
+            Rect covered = Platform.barsAndKeyboard(insets);
+            root.setPadding(covered.left, covered.top, covered.right, covered.bottom);
+            return insets;
+        });
+    }
+
+    /** Does something when a button is pressed. */
+    final void onClick(int button, Runnable action) {
+        findViewById(button).setOnClickListener(view -> action.run());
+    }
+
+    /** Shows words in a text view. */
+    final void say(int view, CharSequence words) {
+        ((TextView) findViewById(view)).setText(words);
+    }
+
+    /** Puts a number into a field. */
+    final void fill(int field, double value) {
+        ((EditText) findViewById(field)).setText(Numbers.plain(value));
+    }
+
+    /** The name of the chosen model, or why there is none. */
+    final String chosenModel() {
+        try {
+            return getString(R.string.model_chosen, models().chosen().name());
+        } catch (EdgeLmException | IOException error) {
+            return error.getMessage();
+        }
+    }
+
+    /** Opens a screen of another app, and says so in words where there is none. */
+    final void open(Intent intent, int request, int status) {
+        try {
+            startActivityForResult(intent, request);
+        } catch (ActivityNotFoundException none) {
+            say(status, getString(R.string.no_other_app));
+        }
     }
 
     final EngineHost engine() {

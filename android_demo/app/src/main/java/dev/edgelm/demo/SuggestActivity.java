@@ -3,10 +3,8 @@ package dev.edgelm.demo;
 import android.os.Bundle;
 import android.text.Editable;
 import android.text.TextWatcher;
-import android.view.View;
 import android.widget.Button;
 import android.widget.EditText;
-import android.widget.TextView;
 import dev.edgelm.core.Suggestion;
 import dev.edgelm.demo.engine.Engine;
 import dev.edgelm.demo.engine.EngineHost;
@@ -44,14 +42,7 @@ public final class SuggestActivity extends ScreenActivity {
                     }
                 });
         for (int button : BUTTONS) {
-            findViewById(button)
-                    .setOnClickListener(
-                            new View.OnClickListener() {
-                                @Override
-                                public void onClick(View view) {
-                                    append(((Button) view).getText().toString());
-                                }
-                            });
+            onClick(button, () -> append(((Button) findViewById(button)).getText().toString()));
         }
     }
 
@@ -69,31 +60,27 @@ public final class SuggestActivity extends ScreenActivity {
 
     /** Asks for the words after the present text; a request that a newer one has overtaken is skipped. */
     private void ask() {
-        final int number = newest.incrementAndGet();
-        final String asked = text.getText().toString();
+        int number = newest.incrementAndGet();
+        String asked = text.getText().toString();
         engine().submit(
-                        new EngineHost.Task<Answer>() {
-                            @Override
-                            public Answer run(Engine engine) {
-                                return number == newest.get() ? Answer.to(asked, engine) : null;
-                            }
-                        },
-                        new EngineHost.Listener<Answer>() {
-                            @Override
-                            public void done(Answer answer) {
-                                if (number == newest.get() && answer != null) {
-                                    show(answer);
-                                }
-                            }
+                engine -> number == newest.get() ? Answer.to(asked, engine) : Answer.NONE,
+                new EngineHost.Listener<Answer>() {
+                    @Override
+                    public void done(Answer answer) {
+                        if (number == newest.get()) {
+                            show(answer);
+                            say(R.id.status, "");
+                        }
+                    }
 
-                            @Override
-                            public void failed(String words) {
-                                if (number == newest.get()) {
-                                    show(Answer.NONE);
-                                    ((TextView) findViewById(R.id.status)).setText(words);
-                                }
-                            }
-                        });
+                    @Override
+                    public void failed(String words) {
+                        if (number == newest.get()) {
+                            show(Answer.NONE);
+                            say(R.id.status, words);
+                        }
+                    }
+                });
     }
 
     private void show(Answer answer) {
@@ -111,8 +98,7 @@ public final class SuggestActivity extends ScreenActivity {
             Arrays.sort(sorted);
             String median = Numbers.shortly(sorted[known / 2]);
             String line = getString(R.string.latency, Numbers.shortly(answer.ms), median, String.valueOf(known));
-            ((TextView) findViewById(R.id.latency)).setText(line);
-            ((TextView) findViewById(R.id.status)).setText("");
+            say(R.id.latency, line);
         }
     }
 
@@ -129,7 +115,7 @@ public final class SuggestActivity extends ScreenActivity {
 
     /** Three words and how long they took. */
     private static final class Answer {
-        static final Answer NONE = new Answer(Collections.<Suggestion>emptyList(), 0);
+        static final Answer NONE = new Answer(Collections.emptyList(), 0);
 
         final List<Suggestion> words;
         final double ms;

@@ -12,14 +12,25 @@ import java.util.Arrays;
 final class BpeModel implements TokenModel {
     /** What a tokenizer.json says of a BPE model besides its tables. */
     static final class Rules {
-        /** The token of characters without a piece; -1 to leave them out. */
-        int unknown = -1;
-        /** Unknown characters in a row are one token. */
-        boolean fuseUnknown;
-        /** The pieces of single bytes for characters without a piece; null to do without. */
-        BytePieces bytePieces;
-        /** A part that is a token as a whole is that token. */
-        boolean wholeFirst;
+        final int unknown;
+        final boolean fuseUnknown;
+        final BytePieces bytePieces;
+        final boolean wholeFirst;
+
+        /**
+         * Rules.
+         *
+         * @param unknown the token of characters without a piece; -1 to leave them out
+         * @param fuseUnknown unknown characters in a row are one token
+         * @param bytePieces the pieces of single bytes for characters without a piece; null to do without
+         * @param wholeFirst a part that is a token as a whole is that token
+         */
+        Rules(int unknown, boolean fuseUnknown, BytePieces bytePieces, boolean wholeFirst) {
+            this.unknown = unknown;
+            this.fuseUnknown = fuseUnknown;
+            this.bytePieces = bytePieces;
+            this.wholeFirst = wholeFirst;
+        }
     }
 
     private static final int CACHED = 512; // characters whose ids are looked up once: all of byte-level BPE's are below

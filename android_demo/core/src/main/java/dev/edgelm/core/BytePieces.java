@@ -8,7 +8,8 @@ final class BytePieces {
 
     BytePieces(Vocabulary vocabulary) {
         for (int value = 0; value < 256; value++) {
-            ids[value] = vocabulary.find(String.format(Locale.ROOT, "<0x%02X>", value));
+            String piece = String.format(Locale.ROOT, "<0x%02X>", value);
+            ids[value] = vocabulary.find(piece, 0, piece.length());
         }
     }
 

@@ -2,6 +2,8 @@ package dev.edgelm.core;
 
 import java.nio.FloatBuffer;
 import java.nio.IntBuffer;
+import java.util.ArrayList;
+import java.util.List;
 
 /**
  * One signature of a transformer with its caches, which are laid out by time: [1, heads, slots, head_dim], or [1, heads, head_dim,
@@ -12,6 +14,40 @@ import java.nio.IntBuffer;
 final class CacheStage {
     /** Added to the score of an empty slot; its weight is exactly 0 after the softmax. */
     static final float MASKED = -1e9f;
+
+    /** What all signatures of a model have in common. */
+    static final class Layout {
+        final int vocabSize;
+        final String[] cacheNames;
+        final int[] timeAxes;
+
+        /**
+         * A layout.
+         *
+         * @param vocabSize columns of the logits
+         * @param decode a signature of one token a call, which shows the axis that counts slots
+         */
+        Layout(int vocabSize, SignatureSpec decode) {
+            this.vocabSize = vocabSize;
+            List<String> names = new ArrayList<>(decode.outputs().keySet());
+            names.remove("logits");
+            cacheNames = names.toArray(new String[0]);
+            timeAxes = new int[cacheNames.length];
+            for (int i = 0; i < timeAxes.length; i++) {
+                timeAxes[i] = timeAxis(decode.inputs().get(cacheNames[i]), decode.outputs().get(cacheNames[i]), cacheNames[i]);
+            }
+        }
+
+        /** The axis on which a cache is longer than the row of one token. */
+        private static int timeAxis(TensorSpec cache, TensorSpec row, String name) {
+            for (int axis = 2; axis < 4; axis++) {
+                if (cache != null && cache.rank() == 4 && row.rank() == 4 && cache.size(axis) != row.size(axis)) {
+                    return axis;
+                }
+            }
+            throw new EdgeLmException("cache " + name + " is " + cache + " with rows " + row);
+        }
+    }
 
     /** One cache: its memory, the new rows, and how both are laid out. */
     private static final class Cache {
@@ -47,10 +83,9 @@ final class CacheStage {
     /**
      * Allocates the signature.
      *
-     * @param cacheNames the caches, in one order for all stages
-     * @param timeAxes cache to the axis that counts slots, 2 or 3
+     * @param layout what all signatures of the model have in common
      */
-    CacheStage(String name, SignatureSpec spec, ModelRunner runner, String[] cacheNames, int[] timeAxes) {
+    CacheStage(String name, SignatureSpec spec, ModelRunner runner, Layout layout) {
         this.name = name;
         signature = runner.signature(name);
         decodes = spec.inputs().containsKey("token");
@@ -62,9 +97,12 @@ final class CacheStage {
         mask = Session.floats(signature, "mask", spec.inputs().get("mask"), true);
         logits = Session.floats(signature, "logits", spec.outputs().get("logits"), false);
         slots = mask.capacity();
-        caches = new Cache[cacheNames.length];
+        if (logits.capacity() != layout.vocabSize) {
+            throw new EdgeLmException("signature " + name + " gives " + logits.capacity() + " logits", layout.vocabSize + " as the others");
+        }
+        caches = new Cache[layout.cacheNames.length];
         for (int i = 0; i < caches.length; i++) {
-            caches[i] = cache(cacheNames[i], spec, timeAxes[i]);
+            caches[i] = cache(layout.cacheNames[i], spec, layout.timeAxes[i]);
         }
         showSlots(0);
     }

@@ -71,7 +71,7 @@ final class Normalizers {
         StringBuilder result = new StringBuilder(text.length());
         for (int i = 0; i < text.length(); ) {
             int point = text.codePointAt(i);
-            if (Character.getType(point) != Character.NON_SPACING_MARK) {
+            if (!CodePoints.isMark(point)) {
                 result.appendCodePoint(point);
             }
             i += Character.charCount(point);

@@ -9,12 +9,15 @@ import java.util.regex.Pattern;
 
 /** The {@code pre_tokenizer} section of a tokenizer.json. */
 final class PreTokenizers {
+    /** {@code \w+|[^\w\s]+} as Rust's regex crate reads it: the two joiners belong to words. */
+    private static final String RUST_WORDS = "[\\w\\u200C\\u200D]+|[^\\w\\s\\u200C\\u200D]+";
+
     private static final Map<String, Function<Fields, PreTokenizer>> KINDS = new HashMap<>();
 
     static {
         KINDS.put("ByteLevel", ByteLevel::of);
         KINDS.put("Split", PreTokenizers::splitting);
-        KINDS.put("Whitespace", fields -> new PatternSplitter(Patterns.of("\\w+|[^\\w\\s]+"), true, PatternSplitter.Behavior.REMOVED));
+        KINDS.put("Whitespace", fields -> new PatternSplitter(Patterns.of(RUST_WORDS), true, PatternSplitter.Behavior.REMOVED));
         KINDS.put("WhitespaceSplit", fields -> new PatternSplitter(Patterns.of("\\s"), false, PatternSplitter.Behavior.REMOVED));
         KINDS.put("Digits", PreTokenizers::digits);
         KINDS.put("Metaspace", Metaspace::of);

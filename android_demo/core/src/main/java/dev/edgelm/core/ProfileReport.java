@@ -1,10 +1,6 @@
 package dev.edgelm.core;
 
-import java.text.SimpleDateFormat;
-import java.util.Date;
-import java.util.Locale;
 import java.util.Map;
-import java.util.TimeZone;
 
 /**
  * A measurement with everything around it, as the JSON that {@code edgelm profile --import} and {@code edgelm profiles calibrate} read.
@@ -15,39 +11,19 @@ public final class ProfileReport {
     /** The schema the text follows. */
     public static final String SCHEMA = "edgelm-profile/1";
 
-    /** Version of the tool that wrote it. */
-    public static final String TOOL_VERSION = "0.1.0";
-
-    /** What a report says of the device. */
-    public static final class Device {
-        /** Such as {@code Google}. */
-        public String manufacturer = "";
-        /** Such as {@code Pixel 6}. */
-        public String model = "";
-        /** The system on chip, such as {@code Tensor}. */
-        public String soc = "";
-        /** As Android names it: {@code arm64-v8a}, {@code x86_64}. */
-        public String abi = "";
-        /** API level; 0 when it is no Android device. */
-        public int androidApi;
-        /** CPU cores. */
-        public int cores;
-        /** Memory in MB. */
-        public double ramMb;
-        /** What decides the kernels: {@code neon}, {@code dotprod}, {@code i8mm}. */
-        public String[] features = {};
-    }
-
     private final Measurement measured;
+    private String madeBy = "app";
+    private String toolVersion = "";
     private String startedAt = "";
     private String modelName = "";
     private String modelSha256 = "";
     private long modelBytes;
-    private Device device = new Device();
+    private Device device = Device.UNKNOWN;
     private String runtimeName = "";
     private String runtimeVersion = "";
     private int threads;
     private double loadMs;
+    private double memoryBeforeMb;
 
     /**
      * A report.
@@ -56,6 +32,7 @@ public final class ProfileReport {
      */
     public ProfileReport(Measurement measured) {
         this.measured = measured;
+        this.memoryBeforeMb = measured.memoryBeforeMb();
     }
 
     /**
@@ -110,15 +87,35 @@ public final class ProfileReport {
     }
 
     /**
-     * Sets when the run began.
+     * Sets the program that measured.
      *
-     * @param millis since 1970, as {@code System.currentTimeMillis()} gives it
+     * @param maker {@code app}, which it is unless set, or {@code host}
      * @return this
      */
-    public ProfileReport startedAt(long millis) {
-        SimpleDateFormat format = new SimpleDateFormat("yyyy-MM-dd'T'HH:mm:ss'Z'", Locale.ROOT);
-        format.setTimeZone(TimeZone.getTimeZone("UTC"));
-        startedAt = format.format(new Date(millis));
+    public ProfileReport madeBy(String maker) {
+        madeBy = maker;
+        return this;
+    }
+
+    /**
+     * Sets the version of that program.
+     *
+     * @param version such as {@code 0.1.0}
+     * @return this
+     */
+    public ProfileReport toolVersion(String version) {
+        toolVersion = version;
+        return this;
+    }
+
+    /**
+     * Sets when the run began.
+     *
+     * @param instant ISO 8601 in UTC, such as {@code 2026-11-22T10:00:00Z}
+     * @return this
+     */
+    public ProfileReport startedAt(String instant) {
+        startedAt = instant;
         return this;
     }
 
@@ -134,13 +131,24 @@ public final class ProfileReport {
     }
 
     /**
+     * Sets the memory before the model was loaded; without it, what the profiler saw before its first call.
+     *
+     * @param mb MB of 10^6 bytes
+     * @return this
+     */
+    public ProfileReport memoryBeforeMb(double mb) {
+        memoryBeforeMb = mb;
+        return this;
+    }
+
+    /**
      * The report as JSON.
      *
      * @return one object of the schema {@link #SCHEMA}, UTF-8 when written as such
      */
     public String toJson() {
         JsonWriter json = new JsonWriter().begin('{');
-        json.key("schema").value(SCHEMA).key("made_by").value("app").key("tool_version").value(TOOL_VERSION);
+        json.key("schema").value(SCHEMA).key("made_by").value(madeBy).key("tool_version").value(toolVersion);
         json.key("started_at").value(startedAt);
         json.key("model").begin('{').key("name").value(modelName).key("sha256").value(modelSha256);
         json.key("bytes").value(modelBytes).end('}');
@@ -150,7 +158,7 @@ public final class ProfileReport {
         json.key("load_ms").value(loadMs).key("first_token_ms").value(measured.firstTokenMs());
         writeDecode(json);
         writePrefill(json);
-        json.key("memory").begin('{').key("before_mb").value(measured.memoryBeforeMb());
+        json.key("memory").begin('{').key("before_mb").value(memoryBeforeMb);
         json.key("peak_mb").value(measured.memoryPeakMb()).end('}');
         json.key("thermal").begin('[');
         for (Measurement.Thermal look : measured.thermal()) {
@@ -160,10 +168,10 @@ public final class ProfileReport {
     }
 
     private void writeDevice(JsonWriter json) {
-        json.key("device").begin('{').key("manufacturer").value(device.manufacturer).key("model").value(device.model);
-        json.key("soc").value(device.soc).key("abi").value(device.abi).key("android_api").value(device.androidApi);
-        json.key("cores").value(device.cores).key("ram_mb").value(device.ramMb).key("features").begin('[');
-        for (String feature : device.features) {
+        json.key("device").begin('{').key("manufacturer").value(device.manufacturer()).key("model").value(device.model());
+        json.key("soc").value(device.soc()).key("abi").value(device.abi()).key("android_api").value(device.androidApi());
+        json.key("cores").value(device.cores()).key("ram_mb").value(device.ramMb()).key("features").begin('[');
+        for (String feature : device.features()) {
             json.value(feature);
         }
         json.end(']').end('}');

@@ -34,10 +34,41 @@ public final class Tokenizer {
     private final BitSet addedIds = new BitSet();
     private final BitSet specialIds = new BitSet();
     private final IntList ids = new IntList();
+    private final PieceSink encoding = this::encodePiece;
+    private final AddedTokens.Sink normalizing = new Normalizing();
+    private final AddedTokens.Sink cutting = new Cutting();
+    private boolean atStart; // the part that is being normalized begins the text
     private final String kind;
     private final int unknownId;
     private final int boundaryId;
     private final int startId;
+
+    /** Takes what lies between the tokens of the written text. */
+    private final class Normalizing implements AddedTokens.Sink {
+        @Override
+        public void token(int id) {
+            ids.add(id);
+        }
+
+        @Override
+        public void text(String part, boolean first) {
+            atStart = first;
+            normalized.split(normalizer.apply(part), cutting);
+        }
+    }
+
+    /** Takes what lies between the tokens of a normalized part. */
+    private final class Cutting implements AddedTokens.Sink {
+        @Override
+        public void token(int id) {
+            ids.add(id);
+        }
+
+        @Override
+        public void text(String part, boolean first) {
+            preTokenizer.split(part, 0, part.length(), atStart && first, encoding);
+        }
+    }
 
     private Tokenizer(TokenizerReader reader) {
         normalizer = reader.normalizer();
@@ -56,7 +87,7 @@ public final class Tokenizer {
         kind = kindOf(reader);
         unknownId = unknownOf(reader);
         int boundary = vocabulary.findFirst(BOUNDARIES);
-        boundaryId = boundary < 0 && kind.equals("char") ? vocabulary.find("\n") : boundary;
+        boundaryId = boundary < 0 && kind.equals("char") ? vocabulary.findAny("\n") : boundary;
         int start = vocabulary.findFirst(STARTS);
         startId = start < 0 ? boundaryId : start;
         markSpecial(BOUNDARIES);
@@ -131,31 +162,7 @@ public final class Tokenizer {
      */
     public int[] encode(String text) {
         ids.clear();
-        AddedTokens.Sink inNormalized =
-                new AddedTokens.Sink() {
-                    @Override
-                    public void token(int id) {
-                        ids.add(id);
-                    }
-
-                    @Override
-                    public void text(String part, boolean first) {
-                        preTokenizer.split(part, 0, part.length(), first, (piece, from, to) -> model.encode(piece, from, to, ids));
-                    }
-                };
-        written.split(
-                CodePoints.repaired(text),
-                new AddedTokens.Sink() {
-                    @Override
-                    public void token(int id) {
-                        ids.add(id);
-                    }
-
-                    @Override
-                    public void text(String part, boolean first) {
-                        normalized.split(normalizer.apply(part), inNormalized);
-                    }
-                });
+        written.split(CodePoints.repaired(text), normalizing);
         return ids.toArray();
     }
 
@@ -225,6 +232,10 @@ public final class Tokenizer {
         return bytes.length > 0 && (bytes[0] == ' ' || bytes[0] >= 0x09 && bytes[0] <= 0x0D);
     }
 
+    private void encodePiece(CharSequence text, int start, int end) {
+        model.encode(text, start, end, ids);
+    }
+
     private String kindOf(TokenizerReader reader) {
         switch (reader.modelType()) {
             case "WordLevel":
@@ -261,12 +272,12 @@ public final class Tokenizer {
         if (fields.has("unk_id")) {
             return fields.count("unk_id", NONE);
         }
-        return fields.text("unk_token", "").isEmpty() ? vocabulary.findFirst(UNKNOWNS) : vocabulary.find(fields.text("unk_token"));
+        return fields.text("unk_token", "").isEmpty() ? vocabulary.findFirst(UNKNOWNS) : vocabulary.findAny(fields.text("unk_token"));
     }
 
     private void markSpecial(String[] tokens) {
         for (String token : tokens) {
-            int id = vocabulary.find(token);
+            int id = vocabulary.findAny(token);
             if (id >= 0) {
                 specialIds.set(id);
             }

@@ -14,6 +14,9 @@ import java.util.Map;
 final class TokenizerReader {
     private static final String NAME = Artifact.TOKENIZER;
 
+    /** Normalizers that can take away the first character, behind which it is unknown whether a part begins the text. */
+    private static final String[] SHORTENING = {"Strip", "StripAccents", "Replace", "Precompiled"};
+
     private final byte[] json;
     private final Map<String, Object> sections = new HashMap<>(); // small values of the file and, under "model.", of its model
     private final Map<String, Integer> offsets = new HashMap<>(); // where the large ones begin
@@ -43,6 +46,12 @@ final class TokenizerReader {
 
     /** The rule that cuts texts. */
     PreTokenizer preTokenizer() {
+        for (String shortening : SHORTENING) {
+            if (mentions("pre_tokenizer", "first") && mentions("normalizer", shortening)) {
+                throw new EdgeLmException(
+                        "tokenizer.json: the prepend_scheme first behind the normalizer " + shortening + " is not known", "always, never");
+            }
+        }
         return PreTokenizers.of(fields("pre_tokenizer"));
     }
 
@@ -79,7 +88,7 @@ final class TokenizerReader {
         switch (type) {
             case "WordLevel":
                 readVocabulary();
-                model = new WordLevelModel(vocabulary, vocabulary.find(model().text("unk_token")));
+                model = new WordLevelModel(vocabulary, vocabulary.findAny(model().text("unk_token")));
                 break;
             case "BPE":
                 readVocabulary();
@@ -209,23 +218,15 @@ final class TokenizerReader {
                 throw new EdgeLmException("tokenizer.json: a BPE model with " + affix + " is not known", "byte-level BPE");
             }
         }
-        BpeModel.Rules rules = new BpeModel.Rules();
-        rules.unknown = model.has("unk_token") ? vocabulary.find(model.text("unk_token")) : -1;
-        rules.fuseUnknown = model.flag("fuse_unk", false);
-        rules.bytePieces = model.flag("byte_fallback", false) ? new BytePieces(vocabulary) : null;
-        rules.wholeFirst = model.flag("ignore_merges", false);
-        return rules;
+        int unknown = model.has("unk_token") ? vocabulary.findAny(model.text("unk_token")) : -1;
+        BytePieces bytePieces = model.flag("byte_fallback", false) ? new BytePieces(vocabulary) : null;
+        return new BpeModel.Rules(unknown, model.flag("fuse_unk", false), bytePieces, model.flag("ignore_merges", false));
     }
 
     private void readAdded() {
-        ByteList token = new ByteList();
-        Map<String, Object> holder = new HashMap<>();
-        holder.put("added_tokens", sections.get("added_tokens"));
-        for (Fields fields : Fields.of(holder, NAME).objects("added_tokens")) {
+        for (Fields fields : Fields.of(sections, NAME).objects("added_tokens")) {
             AddedTokens.Entry entry = new AddedTokens.Entry(fields);
-            token.clear();
-            token.addText(entry.content, 0, entry.content.length());
-            vocabulary.add(token, entry.id);
+            vocabulary.addOutside(entry.content, entry.id);
             added.add(entry);
         }
     }

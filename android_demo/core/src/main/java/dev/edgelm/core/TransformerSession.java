@@ -53,7 +53,10 @@ final class TransformerSession extends Session {
 
         CacheStage stage() {
             if (allocated == null) {
-                allocated = new CacheStage(name, signatures.get(name), runner, cacheNames, timeAxes);
+                allocated = new CacheStage(name, signatures.get(name), runner, layout);
+                if (!allocated.decodes && allocated.tokensPerCall != tokens) {
+                    throw new EdgeLmException("signature " + name + " takes " + allocated.tokensPerCall + " tokens", tokens + " by its name");
+                }
             }
             return allocated;
         }
@@ -61,8 +64,7 @@ final class TransformerSession extends Session {
 
     private final ModelRunner runner;
     private final Map<String, SignatureSpec> signatures;
-    private final String[] cacheNames;
-    private final int[] timeAxes; // per cache, the axis that counts slots
+    private final CacheStage.Layout layout;
     private final Rung[] ladder; // decode, shortest first
     private final Rung[] chunks; // prefill, fewest tokens first
     private CacheStage stage;
@@ -74,13 +76,7 @@ final class TransformerSession extends Session {
         this.runner = runner;
         this.signatures = signatures;
         SignatureSpec first = signatures.get(bySize(signatures, DECODE).firstEntry().getValue());
-        List<String> names = new ArrayList<>(first.outputs().keySet());
-        names.remove("logits");
-        cacheNames = names.toArray(new String[0]);
-        timeAxes = new int[cacheNames.length];
-        for (int i = 0; i < timeAxes.length; i++) {
-            timeAxes[i] = timeAxis(first.inputs().get(cacheNames[i]), first.outputs().get(cacheNames[i]), cacheNames[i]);
-        }
+        layout = new CacheStage.Layout(vocabSize(), first);
         ladder = rungs(DECODE);
         chunks = rungs(PREFILL);
         stage = ladder[0].stage();
@@ -235,15 +231,5 @@ final class TransformerSession extends Session {
             throw new EdgeLmException("a decode signature has no output named logits");
         }
         return scores.size(scores.rank() - 1);
-    }
-
-    /** The axis on which a cache is longer than the row of one token. */
-    private static int timeAxis(TensorSpec cache, TensorSpec row, String name) {
-        for (int axis = 2; axis < 4; axis++) {
-            if (cache != null && cache.rank() == 4 && row.rank() == 4 && cache.size(axis) != row.size(axis)) {
-                return axis;
-            }
-        }
-        throw new EdgeLmException("cache " + name + " is " + cache + " with rows " + row);
     }
 }

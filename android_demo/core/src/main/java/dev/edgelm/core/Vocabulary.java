@@ -2,6 +2,8 @@ package dev.edgelm.core;
 
 import java.nio.charset.StandardCharsets;
 import java.util.Arrays;
+import java.util.HashMap;
+import java.util.Map;
 
 /**
  * Tokens and their ids: one array of UTF-8 bytes and a hash table, 8 to 20 bytes a token instead of a {@code String} and a map entry.
@@ -15,6 +17,7 @@ final class Vocabulary {
     private int[] starts = new int[1024]; // id -> where its token begins in `text`; -1 without one
     private int[] lengths = new int[1024];
     private int[] table = new int[4096]; // hash -> id + 1; 0 where empty
+    private final Map<String, Integer> outside = new HashMap<>(); // added tokens that are not in the table
     private int used; // places of the table
     private int size; // largest id + 1
 
@@ -28,24 +31,30 @@ final class Vocabulary {
     }
 
     /**
-     * Adds a token; a token that is there already gets the new id.
+     * Adds a token; one that is there already gets the new id.
      *
      * @param token UTF-8
      * @throws EdgeLmException the id is no row of an embedding
      */
     void add(ByteList token, double id) {
-        if (id != (int) id || id < 0 || id > LARGEST_ID) {
-            throw new EdgeLmException("tokenizer.json: the id " + id + " is no row of an embedding", "0 to " + LARGEST_ID);
-        }
-        int row = (int) id;
-        reserve(row);
-        starts[row] = text.size();
-        lengths[row] = token.size();
-        text.add(token.array(), 0, token.size());
-        size = Math.max(size, row + 1);
+        int row = store(token, id);
         int place = place(token.array(), 0, token.size());
         used += table[place] == 0 ? 1 : 0;
         table[place] = row + 1;
+    }
+
+    /**
+     * Adds a token that the model itself does not know: {@link #find} does not find it, {@link #findAny} does.
+     *
+     * @throws EdgeLmException the id is no row of an embedding
+     */
+    void addOutside(String token, int id) {
+        scratch.clear();
+        scratch.addText(token, 0, token.length());
+        if (find(scratch.array(), 0, scratch.size()) != id) {
+            store(scratch, id);
+            outside.put(token, id);
+        }
     }
 
     /** The id of a token; -1 where there is none. */
@@ -60,15 +69,16 @@ final class Vocabulary {
         return find(scratch.array(), 0, scratch.size());
     }
 
-    /** The id of a token; -1 where there is none. */
-    int find(String token) {
-        return find(token, 0, token.length());
+    /** The id of a token, added ones included; -1 where there is none. */
+    int findAny(String token) {
+        Integer id = outside.get(token);
+        return id == null ? find(token, 0, token.length()) : id;
     }
 
-    /** The id of the first of some tokens that is there; -1 where none is. */
+    /** The id of the first of some tokens that is there, added ones included; -1 where none is. */
     int findFirst(String... tokens) {
         for (String token : tokens) {
-            int id = find(token);
+            int id = findAny(token);
             if (id >= 0) {
                 return id;
             }
@@ -91,6 +101,19 @@ final class Vocabulary {
             return "";
         }
         return new String(text.array(), starts[id], lengths[id], StandardCharsets.UTF_8);
+    }
+
+    private int store(ByteList token, double id) {
+        if (id != (int) id || id < 0 || id > LARGEST_ID) {
+            throw new EdgeLmException("tokenizer.json: the id " + id + " is no row of an embedding", "0 to " + LARGEST_ID);
+        }
+        int row = (int) id;
+        reserve(row);
+        starts[row] = text.size();
+        lengths[row] = token.size();
+        text.add(token.array(), 0, token.size());
+        size = Math.max(size, row + 1);
+        return row;
     }
 
     private void reserve(int row) {

@@ -1,22 +1,17 @@
 package dev.edgelm.demo.bench;
 
-import android.app.ActivityManager;
 import android.content.Context;
-import android.content.pm.PackageManager;
-import android.os.Build;
-import dev.edgelm.core.Device;
 import dev.edgelm.core.EdgeLmException;
 import dev.edgelm.core.Measurement;
 import dev.edgelm.core.ProfileReport;
 import dev.edgelm.core.Profiler;
-import dev.edgelm.core.Progress;
 import dev.edgelm.demo.DemoApplication;
+import dev.edgelm.demo.R;
 import dev.edgelm.demo.engine.Engine;
 import dev.edgelm.demo.engine.EngineHost;
 import dev.edgelm.demo.engine.ModelFile;
 import dev.edgelm.demo.engine.ModelStore;
 import dev.edgelm.demo.litert.LiteRtRunner;
-import dev.edgelm.demo.platform.Platform;
 import java.io.File;
 import java.io.IOException;
 import java.time.Instant;
@@ -70,6 +65,38 @@ public final class BenchmarkJob implements EngineHost.ExclusiveTask<BenchmarkJob
             this.loadMs = loadMs;
             this.json = json;
             this.file = file;
+        }
+
+        /**
+         * The time of each token.
+         *
+         * @return ms, in order, whatever signature it took
+         */
+        public double[] tokenMs() {
+            int count = 0;
+            for (double[] times : measurement.signatureMs().values()) {
+                count += times.length;
+            }
+            double[] all = new double[count];
+            int at = 0;
+            for (double[] times : measurement.signatureMs().values()) {
+                System.arraycopy(times, 0, all, at, times.length);
+                at += times.length;
+            }
+            return all;
+        }
+
+        /**
+         * The worst thermal status of the run.
+         *
+         * @return 0 (none) to 6 (shutdown)
+         */
+        public int hottest() {
+            int worst = 0;
+            for (Measurement.Thermal look : measurement.thermal()) {
+                worst = Math.max(worst, look.status());
+            }
+            return worst;
         }
     }
 
@@ -143,10 +170,18 @@ public final class BenchmarkJob implements EngineHost.ExclusiveTask<BenchmarkJob
         try {
             return measured();
         } catch (EdgeLmException | IOException failed) {
-            if (!request.report.isEmpty()) {
-                new ReportFolder(context).writeError(request.report, failed.getMessage());
-            }
+            tell(failed.getMessage());
             throw failed;
+        } catch (OutOfMemoryError full) {
+            tell("the phone has too little free memory for this model");
+            throw full;
+        }
+    }
+
+    /** Tells who waits for a report why there is none. */
+    private void tell(String words) throws IOException {
+        if (!request.report.isEmpty()) {
+            reports().writeError(request.report, words);
         }
     }
 
@@ -170,67 +205,40 @@ public final class BenchmarkJob implements EngineHost.ExclusiveTask<BenchmarkJob
         double before = probes.usedMemoryMb();
         try (Engine engine = Engine.open(models.map(model), request.threads)) {
             Profiler.Plan plan = new Profiler.Plan(request.prompt, request.runs, request.warmup, 0);
-            Measurement measurement = new Profiler(engine.session(), probes).run(plan, progress());
+            Measurement measurement = new Profiler(engine.session(), probes).run(plan, this::on);
             if (stopped) {
                 throw new EdgeLmException("the benchmark was stopped before its end", "", "run it again and leave its screen open", null);
             }
-            String json = report(engine, measurement, startedAt, before).toJson();
-            File file = request.report.isEmpty() ? null : new ReportFolder(context).writeReport(request.report, json);
+            String json = report(measurement, engine).startedAt(startedAt).memoryBeforeMb(before).toJson();
+            File file = request.report.isEmpty() ? null : reports().writeReport(request.report, json);
             return new Outcome(measurement, engine.loadMs(), json, file);
         }
     }
 
-    private Progress progress() {
-        return new Progress() {
-            @Override
-            public boolean on(final int now, final int all) {
-                DemoApplication.of(context)
-                        .engine()
-                        .post(
-                                new Runnable() {
-                                    @Override
-                                    public void run() {
-                                        done = now;
-                                        total = all;
-                                        changed();
-                                    }
-                                });
-                return !stopped;
-            }
-        };
-    }
-
-    private ProfileReport report(Engine engine, Measurement measurement, String startedAt, double memoryBefore) {
+    private ProfileReport report(Measurement measurement, Engine engine) {
         return new ProfileReport(measurement)
                 .madeBy("app")
-                .toolVersion(version())
-                .startedAt(startedAt)
-                .model(engine.artifact().manifest().name(), engine.artifact().sha256(), engine.artifact().bytes())
-                .device(device())
+                .toolVersion(context.getString(R.string.version))
+                .model(engine.artifact())
+                .device(PhoneFacts.device(context))
                 .runtime("litert-android", LiteRtRunner.VERSION, request.threads)
                 .loadMs(engine.loadMs());
     }
 
-    private Device device() {
-        ActivityManager.MemoryInfo memory = new ActivityManager.MemoryInfo();
-        ((ActivityManager) context.getSystemService(Context.ACTIVITY_SERVICE)).getMemoryInfo(memory);
-        return new Device(
-                Build.MANUFACTURER,
-                Build.MODEL,
-                Platform.soc(),
-                Build.SUPPORTED_ABIS[0],
-                Build.VERSION.SDK_INT,
-                Runtime.getRuntime().availableProcessors(),
-                memory.totalMem / 1e6,
-                PhoneFacts.cpuFeatures());
+    /** Hears of each token on the worker thread. */
+    private boolean on(int now, int all) {
+        DemoApplication.of(context).engine().post(() -> show(now, all));
+        return !stopped;
     }
 
-    private String version() {
-        try {
-            return context.getPackageManager().getPackageInfo(context.getPackageName(), 0).versionName;
-        } catch (PackageManager.NameNotFoundException impossible) {
-            throw new IllegalStateException("an app is always installed while it runs", impossible);
-        }
+    private void show(int now, int all) {
+        done = now;
+        total = all;
+        changed();
+    }
+
+    private ReportFolder reports() {
+        return new ReportFolder(context.getExternalFilesDir(ReportFolder.NAME));
     }
 
     private void changed() {

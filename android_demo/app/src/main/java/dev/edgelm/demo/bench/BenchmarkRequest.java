@@ -1,7 +1,7 @@
 package dev.edgelm.demo.bench;
 
-import android.content.Intent;
 import dev.edgelm.core.EdgeLmException;
+import java.util.Map;
 
 /**
  * What to measure, as {@code am start} asks for it.
@@ -13,19 +13,15 @@ import dev.edgelm.core.EdgeLmException;
  * The extras may come from another process: each is checked before anything is done with it.
  */
 public final class BenchmarkRequest {
-    /** Most tokens of one run: what a phone does in minutes. */
-    public static final int MOST_RUNS = 100_000;
-    /** Most tokens before the measured ones. */
-    public static final int MOST_WARMUP = 10_000;
+    /** Most tokens of any kind. */
+    public static final int MOST_TOKENS = 1_000_000;
     /** Most threads of the runtime. */
-    public static final int MOST_THREADS = 16;
+    public static final int MOST_THREADS = 64;
 
     /** Tokens of the prompt, unless asked otherwise. */
     public static final int PROMPT = 32;
     /** The extra that names the report. */
     public static final String REPORT = "report";
-
-    private static final int MOST_PROMPT = 4096;
 
     /** Name of a model, or a path in the app's own folders; empty for the chosen model. */
     public final String model;
@@ -47,54 +43,36 @@ public final class BenchmarkRequest {
      */
     public BenchmarkRequest(String model, int runs, int prompt, int warmup, int threads, String report) {
         this.model = model;
-        this.runs = within("runs", runs, 1, MOST_RUNS);
-        this.prompt = within("prompt", prompt, 0, MOST_PROMPT);
-        this.warmup = within("warmup", warmup, 0, MOST_WARMUP);
+        this.runs = within("runs", runs, 1, MOST_TOKENS);
+        this.prompt = within("prompt", prompt, 1, MOST_TOKENS);
+        this.warmup = within("warmup", warmup, 0, MOST_TOKENS);
         this.threads = within("threads", threads, 1, MOST_THREADS);
         this.report = report;
     }
 
     /**
-     * Whether an intent asks for a run, and does not just open the screen.
+     * The request that an intent's extras make.
      *
-     * @param intent of the activity
-     * @return whether it names a report
-     */
-    public static boolean isIn(Intent intent) {
-        return intent.hasExtra(REPORT);
-    }
-
-    /**
-     * The request of an intent.
-     *
-     * @param intent of the activity
+     * @param extras name to value; unknown names are ignored
      * @return the request
-     * @throws EdgeLmException an extra is of the wrong type, or out of range
+     * @throws EdgeLmException an extra is of the wrong type or out of range, or the report's id is not usable
      */
-    public static BenchmarkRequest of(Intent intent) {
+    public static BenchmarkRequest of(Map<String, ?> extras) {
         return new BenchmarkRequest(
-                text(intent, "model"),
-                number(intent, "runs", 128),
-                number(intent, "prompt", PROMPT),
-                number(intent, "warmup", 8),
-                number(intent, "threads", 1),
-                ReportFolder.checkedId(text(intent, REPORT)));
+                extra(extras, "model", String.class, "--es", ""),
+                extra(extras, "runs", Integer.class, "--ei", 128),
+                extra(extras, "prompt", Integer.class, "--ei", PROMPT),
+                extra(extras, "warmup", Integer.class, "--ei", 8),
+                extra(extras, "threads", Integer.class, "--ei", 1),
+                ReportFolder.checkedId(extra(extras, REPORT, String.class, "--es", "")));
     }
 
-    private static String text(Intent intent, String name) {
-        Object value = intent.getExtras().get(name);
-        if (value != null && !(value instanceof String)) {
-            throw new EdgeLmException("the extra " + name + " is no text", "", "--es " + name + " TEXT", null);
+    private static <T> T extra(Map<String, ?> extras, String name, Class<T> type, String option, T fallback) {
+        Object value = extras.get(name);
+        if (value != null && !type.isInstance(value)) {
+            throw new EdgeLmException("the extra " + name + " is of the wrong type", type.getSimpleName(), option + " " + name + " VALUE", null);
         }
-        return value == null ? "" : (String) value;
-    }
-
-    private static int number(Intent intent, String name, int fallback) {
-        Object value = intent.getExtras().get(name);
-        if (value != null && !(value instanceof Integer)) {
-            throw new EdgeLmException("the extra " + name + " is no whole number", "", "--ei " + name + " NUMBER", null);
-        }
-        return value == null ? fallback : (Integer) value;
+        return value == null ? fallback : type.cast(value);
     }
 
     private static int within(String name, int value, int least, int most) {

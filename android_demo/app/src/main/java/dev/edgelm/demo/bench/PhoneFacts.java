@@ -1,5 +1,10 @@
 package dev.edgelm.demo.bench;
 
+import android.app.ActivityManager;
+import android.content.Context;
+import android.os.Build;
+import dev.edgelm.core.Device;
+import dev.edgelm.demo.platform.Platform;
 import java.io.BufferedReader;
 import java.io.FileInputStream;
 import java.io.IOException;
@@ -11,7 +16,7 @@ import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
 
-/** The CPU features that decide which kernels the runtime takes, in the words of the profile report. */
+/** What a profile report says of the phone. */
 final class PhoneFacts {
     private static final Map<String, String> NAMES = new LinkedHashMap<>(); // as the kernel says it, as reports say it
 
@@ -33,8 +38,23 @@ final class PhoneFacts {
 
     private PhoneFacts() {}
 
-    /** Of the first core the kernel lists; none when it hides them. */
-    static List<String> cpuFeatures() {
+    /** This phone. */
+    static Device device(Context context) {
+        ActivityManager.MemoryInfo memory = new ActivityManager.MemoryInfo();
+        ((ActivityManager) context.getSystemService(Context.ACTIVITY_SERVICE)).getMemoryInfo(memory);
+        return new Device(
+                Build.MANUFACTURER,
+                Build.MODEL,
+                Platform.soc(),
+                Build.SUPPORTED_ABIS[0],
+                Build.VERSION.SDK_INT,
+                Runtime.getRuntime().availableProcessors(),
+                memory.totalMem / 1e6,
+                cpuFeatures());
+    }
+
+    /** The CPU features that decide which kernels the runtime takes: of the first core the kernel lists; none when it hides them. */
+    private static List<String> cpuFeatures() {
         try (BufferedReader reader =
                 new BufferedReader(new InputStreamReader(new FileInputStream("/proc/cpuinfo"), StandardCharsets.UTF_8))) {
             for (String line = reader.readLine(); line != null; line = reader.readLine()) {

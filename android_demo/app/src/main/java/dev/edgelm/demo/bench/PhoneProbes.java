@@ -23,7 +23,7 @@ final class PhoneProbes implements Probes {
     public double usedMemoryMb() {
         Debug.MemoryInfo memory = new Debug.MemoryInfo();
         Debug.getMemoryInfo(memory);
-        return memory.getTotalPss() * 1024 / 1e6; // proportional set size, KiB
+        return memory.getTotalPss() * 1024 / 1e6; // the system counts KiB
     }
 
     @Override

@@ -1,6 +1,5 @@
 package dev.edgelm.demo.bench;
 
-import android.content.Context;
 import dev.edgelm.core.EdgeLmException;
 import java.io.File;
 import java.io.FileOutputStream;
@@ -8,19 +7,22 @@ import java.io.IOException;
 import java.nio.charset.StandardCharsets;
 import java.util.regex.Pattern;
 
-/** Where a computer fetches reports: {@code /sdcard/Android/data/dev.edgelm.demo/files/reports}. */
+/** Where a computer fetches reports: {@code /sdcard/Android/data/dev.edgelm.demo/files/reports}. Files appear whole or not at all. */
 public final class ReportFolder {
+    /** What Android is asked for. */
+    public static final String NAME = "reports";
+
     private static final Pattern ID = Pattern.compile("[A-Za-z0-9_-]{1,64}");
 
-    private final Context context;
+    private final File folder;
 
     /**
      * The reports of an app.
      *
-     * @param context of the app
+     * @param folder {@code getExternalFilesDir("reports")}; null while the storage is not mounted
      */
-    public ReportFolder(Context context) {
-        this.context = context;
+    public ReportFolder(File folder) {
+        this.folder = folder;
     }
 
     /**
@@ -61,7 +63,6 @@ public final class ReportFolder {
     }
 
     private File write(String name, String text) throws IOException {
-        File folder = context.getExternalFilesDir("reports");
         if (folder == null) {
             throw new IOException("the phone's shared storage is not mounted");
         }

@@ -86,15 +86,8 @@ public final class EngineHost {
      * @param task to run
      * @param listener hears the end
      */
-    public <T> void submit(final Task<T> task, Listener<T> listener) {
-        execute(
-                new ExclusiveTask<T>() {
-                    @Override
-                    public T run() throws IOException {
-                        return task.run(current());
-                    }
-                },
-                listener);
+    public <T> void submit(Task<T> task, Listener<T> listener) {
+        execute(() -> task.run(current()), listener);
     }
 
     /**
@@ -104,27 +97,18 @@ public final class EngineHost {
      * @param task to run
      * @param listener hears the end
      */
-    public <T> void submitExclusive(final ExclusiveTask<T> task, Listener<T> listener) {
+    public <T> void submitExclusive(ExclusiveTask<T> task, Listener<T> listener) {
         execute(
-                new ExclusiveTask<T>() {
-                    @Override
-                    public T run() throws IOException {
-                        close();
-                        return task.run();
-                    }
+                () -> {
+                    close();
+                    return task.run();
                 },
                 listener);
     }
 
     /** Frees the model when the tasks at hand are done. */
     public void release() {
-        worker.execute(
-                new Runnable() {
-                    @Override
-                    public void run() {
-                        close();
-                    }
-                });
+        worker.execute(this::close);
     }
 
     /**
@@ -136,43 +120,24 @@ public final class EngineHost {
         main.post(action);
     }
 
-    private <T> void execute(final ExclusiveTask<T> task, final Listener<T> listener) {
-        worker.execute(
-                new Runnable() {
-                    @Override
-                    public void run() {
-                        try {
-                            report(task.run());
-                        } catch (EdgeLmException error) {
-                            fail(error.getMessage());
-                        } catch (IOException error) {
-                            fail("a file cannot be read or written: " + error.getMessage());
-                        } catch (OutOfMemoryError error) {
-                            close();
-                            fail("the phone has too little free memory for this model");
-                        }
-                    }
+    private <T> void execute(ExclusiveTask<T> task, Listener<T> listener) {
+        worker.execute(() -> {
+            try {
+                T result = task.run();
+                main.post(() -> listener.done(result));
+            } catch (EdgeLmException error) {
+                fail(listener, error.getMessage());
+            } catch (IOException error) {
+                fail(listener, "a file cannot be read or written: " + error.getMessage());
+            } catch (OutOfMemoryError error) {
+                close();
+                fail(listener, "the phone has too little free memory for this model");
+            }
+        });
+    }
 
-                    private void report(final T result) {
-                        main.post(
-                                new Runnable() {
-                                    @Override
-                                    public void run() {
-                                        listener.done(result);
-                                    }
-                                });
-                    }
-
-                    private void fail(final String words) {
-                        main.post(
-                                new Runnable() {
-                                    @Override
-                                    public void run() {
-                                        listener.failed(words);
-                                    }
-                                });
-                    }
-                });
+    private void fail(Listener<?> listener, String words) {
+        main.post(() -> listener.failed(words));
     }
 
     private Engine current() throws IOException {

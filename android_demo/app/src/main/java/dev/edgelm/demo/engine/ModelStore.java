@@ -165,22 +165,9 @@ public final class ModelStore {
     }
 
     private ModelFile ofPath(String path) throws IOException {
-        File external = context.getExternalFilesDir(null);
-        String ofShell = "/sdcard/Android/data/" + context.getPackageName() + "/files/"; // what adb push calls the same folder
-        boolean shell = external != null && path.startsWith(ofShell);
-        File file = (shell ? new File(external, path.substring(ofShell.length())) : new File(path)).getCanonicalFile();
-        boolean own = isInside(file, context.getFilesDir()) || (external != null && isInside(file, external));
-        if (!own || !file.getName().endsWith(ENDING)) {
-            throw new EdgeLmException("the model " + path + " is not this app's", "a .tflite in " + ofShell);
-        }
-        if (!file.canRead()) {
-            throw new EdgeLmException("the model " + path + " cannot be read", "", "adb push MODEL " + ofShell, null);
-        }
-        return ModelFile.ofFile(file);
-    }
-
-    private static boolean isInside(File file, File folder) throws IOException {
-        return file.getPath().startsWith(folder.getCanonicalPath() + File.separator);
+        String shellName = "/sdcard/Android/data/" + context.getPackageName() + "/files/";
+        OwnFiles own = new OwnFiles(context.getFilesDir(), context.getExternalFilesDir(null), shellName);
+        return ModelFile.ofFile(own.resolve(path, ENDING));
     }
 
     private static void copy(InputStream source, File target) throws IOException {

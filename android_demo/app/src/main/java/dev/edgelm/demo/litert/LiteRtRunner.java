@@ -53,7 +53,7 @@ public final class LiteRtRunner implements ModelRunner {
      */
     public static LiteRtRunner open(ByteBuffer model, int threads) {
         try {
-            Interpreter.Options options = new Interpreter.Options().setNumThreads(threads).setUseXNNPACK(true);
+            Interpreter.Options options = new Interpreter.Options().setNumThreads(threads); // XNNPACK is its default
             return new LiteRtRunner(new Interpreter(model, options));
         } catch (LinkageError missing) {
             throw new EdgeLmException(

@@ -1,8 +1,10 @@
 package dev.edgelm.demo.platform;
 
+import android.annotation.TargetApi;
 import android.os.PowerManager;
 
 /** What needs Android 10. */
+@TargetApi(29)
 final class Api29 {
     private Api29() {}
 

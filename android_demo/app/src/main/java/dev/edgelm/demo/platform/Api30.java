@@ -1,10 +1,12 @@
 package dev.edgelm.demo.platform;
 
+import android.annotation.TargetApi;
 import android.graphics.Insets;
 import android.graphics.Rect;
 import android.view.WindowInsets;
 
 /** What needs Android 11. */
+@TargetApi(30)
 final class Api30 {
     private Api30() {}
 

@@ -1,8 +1,10 @@
 package dev.edgelm.demo.platform;
 
+import android.annotation.TargetApi;
 import android.os.Build;
 
 /** What needs Android 12. */
+@TargetApi(31)
 final class Api31 {
     private Api31() {}
 

@@ -1,0 +1,83 @@
+"""How far an answer on an arm64 core may be from this host's, by how the graph computes: a table with its reasons."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from edgelm.tflite.reader import TfliteModel
+
+Arithmetic = Literal["integer", "float", "rounded"]
+
+EXACT_OPS = frozenset(
+    {"ADD", "CONCATENATION", "DEQUANTIZE", "EMBEDDING_LOOKUP", "GATHER", "MAXIMUM", "MINIMUM", "MUL", "PACK", "PAD", "QUANTIZE", "RELU"}
+    | {"RESHAPE", "SLICE", "SPLIT", "SQUEEZE", "STRIDED_SLICE", "SUB", "TRANSPOSE", "UNPACK"}
+)
+"""Ops whose float32 results IEEE 754 defines to the last bit: one rounding each, no sums, no approximations."""
+
+MATRIX_OPS = frozenset({"FULLY_CONNECTED", "BATCH_MATMUL"})
+
+
+@dataclass(frozen=True)
+class Limit:
+    """What an answer on an arm64 core may differ by.
+
+    Attributes:
+        relative: Largest difference of an output, relative to its largest value on this host.
+        reason: Why.
+    """
+
+    relative: float
+    reason: str
+
+
+LIMITS: Mapping[Arithmetic, Limit] = {
+    "integer": Limit(
+        0.0, "products and sums are integers, and each float op has one rounding that IEEE 754 defines: every bit is the same"
+    ),
+    "float": Limit(
+        1e-5,
+        "only the order of float32 sums and the approximation of exp and tanh differ (6e-8 an operation); at most 1e-6 was measured on "
+        "the bundled models",
+    ),
+    "rounded": Limit(
+        0.05,
+        "activations are rounded to int8 while it runs: where another order of float32 sums (1e-7) tips one over a tie it moves by a whole "
+        "step, 1/127 of the largest. Calls without such a tie agree to 3e-7, with one to 8e-3, chunks of 32 and 64 tokens, which have "
+        "many, to 2.3e-2 (bundled models, all cores alike); a wrong kernel gives differences around 1",
+    ),
+}
+"""Arithmetic -> limit."""
+
+SAME = 1e-5
+"""Relative difference below which a call counts as the same."""
+
+
+def arithmetic_of(model: TfliteModel) -> Arithmetic:
+    """How a graph computes, which decides how far two CPUs may differ.
+
+    Args:
+        model: The file.
+
+    Returns:
+        `integer`: int8 products whose float surroundings are exact. `rounded`: values that two CPUs compute differently in the last bit
+        are rounded to int8. `float`: nothing is rounded.
+    """
+    rounds, differs = False, False
+    for op in model.ops:
+        tensors = model.tensors[op.subgraph]
+        operands = [tensors[index] for index in op.inputs if index >= 0]
+        floats = any(tensors[index].dtype == "float32" for index in op.outputs)
+        if op.name in MATRIX_OPS and floats and operands[1].dtype in ("int8", "int4"):
+            return "rounded"
+        rounds |= op.name == "QUANTIZE" and operands[0].dtype == "float32"
+        differs |= floats and op.name not in EXACT_OPS
+    if not rounds:
+        return "float"
+    return "rounded" if differs else "integer"
+
+
+def has_blocks(model: TfliteModel) -> bool:
+    """Whether weights are int4 with a scale for each block, which LiteRT's CompiledModel 2.1.0 refuses to load."""
+    return any(tensor.quantization and tensor.quantization.block_size for tensors in model.tensors for tensor in tensors)

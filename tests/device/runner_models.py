@@ -1,0 +1,35 @@
+"""The bundled models as int8 .tflite files, and the native runner, for the tests of this folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from edgelm import source
+from edgelm.device.cache import cache_folder
+from edgelm.device.runner import host_runner
+from edgelm.errors import MissingDependencyError
+from edgelm.lower.direct import lower
+from edgelm.model import LanguageModel
+from edgelm.spec import Encoding
+
+BUNDLED = ("keyboard-lstm", "chat-transformer")
+
+
+def built_runner() -> Path:
+    """The runner in edgelm's cache, where one build serves every test run; skips where no compiler is installed."""
+    try:
+        return host_runner(cache_folder())
+    except MissingDependencyError as error:
+        pytest.skip(f"the native runner cannot be built: {error}")
+
+
+def write_int8(name: str, folder: Path) -> Path:
+    """A bundled model with int8 matrices, `folder/NAME.tflite`."""
+    model = source.load(name).model
+    assert isinstance(model, LanguageModel)
+    encodings = {key: Encoding.INT8 for key, weight in model.weights.items() if weight.ndim == 2}
+    path = folder / f"{name}.tflite"
+    path.write_bytes(lower(model.replace(encodings=encodings)).tflite)
+    return path
