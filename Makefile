@@ -6,7 +6,7 @@ DATA := $(or $(EDGELM_DATA),../shared/data)
 STAMP := $(VENV)/.edgelm-installed
 REFERENCE := $(VENV)/.reference-installed
 
-.PHONY: demo test test-fast lint format quality quality-quick clean
+.PHONY: demo test test-fast lint format quality quality-quick bench-latency clean
 
 demo: $(STAMP)
 	$(BIN)/edgelm convert keyboard-lstm --target android-arm64 -o build/keyboard-lstm
@@ -31,6 +31,10 @@ quality: $(STAMP)
 # The same path on a slice, in minutes: every technique trains a few steps, is lowered and measured; the figures mean nothing.
 quality-quick: $(STAMP)
 	$(BIN)/python benchmarks/quality.py keyboard-lstm --quick --cache build/quality-quick --data $(DATA)/corpora/sgd_dialogues
+
+# Fits a profile of this machine, then holds its predictions of 26 models against their measured times; wants a quiet machine.
+bench-latency: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/latency.py
 
 format: $(STAMP)
 	$(BIN)/ruff format .

@@ -124,10 +124,9 @@ def _lowered(model: LanguageModel, recipe: str) -> bytes:
 
 def compare(profile: DeviceProfile) -> list[Row]:
     """Measures every signature of every pair and predicts it."""
-    calls, costs, engines = {}, {}, []
+    calls, costs = {}, {}
     for pair in pairs():
         engine, model = Engine(pair.tflite), read(pair.tflite)
-        engines.append(engine)
         for signature in engine.signatures:
             key = "\t".join((pair.model, pair.recipe, signature))
             calls[key], costs[key] = engine.call(signature), step_cost(model, signature)

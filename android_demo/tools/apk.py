@@ -120,11 +120,12 @@ def _without_lambdas(tools: BuildTools, classes: Sequence[Path], work: Path) -> 
     _java8_signatures(java8)
     inputs = [part for folder in classes for part in ("-injars", str(folder))]
     stubs = [work / "classes" / name for name in ("litert-stubs", "platform-stubs")]
-    libraries = [part for library in (java8, f"{tools.platform_classes}(!java/**)", *stubs) for part in ("-libraryjars", library)]
+    libraries = [java8, Path(f"{tools.platform_classes}(!java/**)"), *stubs]
+    outputs = ["-outjars", desugared, *(part for library in libraries for part in ("-libraryjars", library))]
     keep = ("-dontshrink", "-dontoptimize", "-dontobfuscate", "-keepattributes", "*", "-dontnote")
     # The platform's classes mention others that are not public; the stubs of newer levels stand for parts of them.
     quiet = ("-dontwarn", "android.**,java.**,javax.**,org.apache.**,org.xmlpull.**", "-ignorewarnings")
-    tools.proguard(*inputs, "-outjars", desugared, *libraries, *keep, *quiet, "-target", "1.7")
+    tools.proguard(*inputs, *outputs, *keep, *quiet, "-target", "1.7")
     return desugared
 
 

@@ -17,7 +17,7 @@ from edgelm.errors import EdgeLMError
 GOLDEN = ROOT.parent / "tests/golden/engine.json"
 UNPROVEN = """\
 Not proven here, as it needs Google's Maven repository or a phone:
-  the Gradle build itself, as the Android Gradle plugin, D8 and R8 come from there: cd android_demo && gradle wrapper && ./gradlew assembleRelease
+  the Gradle build itself (its plugin, D8 and R8 come from there): cd android_demo && gradle wrapper && ./gradlew assembleRelease
   the app with its runtime: this APK was compiled against stubs of LiteRT's classes, opens its screens and runs no model
   how the screens look and feel: rotation, TalkBack, dark theme, insets on Android 15
   speed and memory on a phone: edgelm profile ARTIFACT --device adb --app\

@@ -7,6 +7,7 @@ apt itself checks the signature of each suite's index and the hash of each packa
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import subprocess
@@ -17,12 +18,12 @@ from pathlib import Path
 
 from edgelm.device import emulator_apt
 from edgelm.device.cache import cache_folder
-from edgelm.errors import MissingDependencyError, RuntimeFailure
+from edgelm.errors import EmulatorError, MissingDependencyError, RuntimeFailure
 
 OnStage = Callable[[str], None]
-FOLDER = "android-build-tools"
-DOWNLOAD_MB = 90
-"""The packages are 41 MB; the indexes of three suites are the rest."""
+AGAIN = "make android, which goes on where it stopped"
+DOWNLOAD_MB = 70
+"""41 MB of packages and the indexes of three suites."""
 
 PACKAGES: Mapping[str, Sequence[str]] = {
     "bookworm": (
@@ -37,6 +38,8 @@ PACKAGES: Mapping[str, Sequence[str]] = {
 BRIEF = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
 """For a JVM that lives for seconds: a third of the CPU time is spared."""
 JAVA = ("java", *BRIEF)
+FOLDER = f"android-build-tools-{hashlib.sha256(repr(PACKAGES).encode()).hexdigest()[:8]}"
+"""Another list of packages is another folder."""
 LIBRARIES = ("usr/lib/x86_64-linux-gnu/android", "usr/lib/x86_64-linux-gnu", "usr/lib/p7zip", "usr/lib")
 
 
@@ -94,10 +97,15 @@ def fetched(on_stage: OnStage) -> BuildTools:
         on_stage(f"fetching the Android build tools: about {DOWNLOAD_MB} MB, once, into {folder}")
         folder.parent.mkdir(parents=True, exist_ok=True)
         downloads = folder.parent / f"{FOLDER}.apt"
-        packages = _download(downloads)
-        with tempfile.TemporaryDirectory(prefix=f".{FOLDER}.", dir=folder.parent) as temporary:
-            emulator_apt.unpack(packages, Path(temporary) / "tools")
-            (Path(temporary) / "tools").rename(folder)
+        try:
+            packages = _download(downloads)
+            with tempfile.TemporaryDirectory(prefix=f".{FOLDER}.", dir=folder.parent) as temporary:
+                emulator_apt.unpack(packages, Path(temporary) / "tools")
+                (Path(temporary) / "tools").rename(folder)
+        except EmulatorError as error:
+            raise RuntimeFailure(
+                f"Android's build tools come as Debian packages: {error.what}", allowed=error.allowed, fix=AGAIN
+            ) from error
         shutil.rmtree(downloads)
     return BuildTools(folder)
 
@@ -144,12 +152,17 @@ def _download(folder: Path) -> tuple[emulator_apt.Package, ...]:
         "APT::Architecture": "amd64",
         "APT::Architectures": "amd64",
         "APT::Sandbox::User": "root",
+        "APT::Update::Error-Mode": "any",
         "Acquire::Languages": "none",
     }
     apt = ["apt-get", "--quiet", *(word for name, value in options.items() for word in ("-o", f"{name}={value}"))]
-    run([*apt, "update"])
     wanted = [f"{name}/{suite}" for suite, names in PACKAGES.items() for name in names]
-    run([*apt, "download", *wanted], folder=folder / "packages")
+    try:
+        run([*apt, "update"])
+        run([*apt, "download", *wanted], folder=folder / "packages")
+    except RuntimeFailure as error:
+        reason = next((line for line in error.what.splitlines() if line.startswith("E:")), error.what)
+        raise RuntimeFailure(f"Android's build tools cannot be fetched: {reason}", fix=AGAIN) from error
     return tuple(emulator_apt.Package(file.name.split("_")[0], "", file) for file in sorted((folder / "packages").glob("*.deb")))
 
 

@@ -41,14 +41,14 @@ def catalog(root: Path = ROOT) -> dict[str, dict[str, Any]]:
     return tomllib.loads((root / "gradle/libs.versions.toml").read_text(encoding="utf-8"))
 
 
-def app_settings() -> AppSettings:
+def app_settings(root: Path = ROOT) -> AppSettings:
     """Reads the app's settings.
 
     Raises:
         EdgeLMError: A setting is missing or is not written as this reader expects it.
     """
-    script = (ROOT / "app/build.gradle.kts").read_text(encoding="utf-8")
-    versions = catalog()["versions"]
+    script = (root / "app/build.gradle.kts").read_text(encoding="utf-8")
+    versions = catalog(root)["versions"]
     levels = {name: _setting(script, rf"{name} = libs\.versions\.(\w+)\.get\(\)\.toInt\(\)") for name in ("minSdk", "targetSdk")}
     return AppSettings(
         namespace=_setting(script, r'namespace = "([\w.]+)"'),

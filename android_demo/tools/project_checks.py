@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from project import ANDROID, ROOT, catalog, java_files
+from project import ANDROID, ROOT, app_settings, catalog, java_files
 
 Check = Callable[[Path], list[str]]
 AGP_NEEDS_GRADLE = {"8.13": "8.13"}
@@ -74,9 +74,11 @@ def versions(root: Path) -> list[str]:
     adapter = re.search(r'VERSION = "([\d.]+)"', (root / RUNNER).read_text())
     if adapter is None or adapter[1] != defined["litert"]:
         problems.append(f"LiteRtRunner.VERSION is not the catalog's litert {defined['litert']}")
-    pyproject = ROOT.parent / "pyproject.toml"
-    pins = tomllib.loads(pyproject.read_text(encoding="utf-8"))["project"]["dependencies"]
-    if f"ai-edge-litert=={defined['litert']}" not in pins:
+    edgelm = tomllib.loads((ROOT.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    own = {app_settings(root).version_name, _strings(root / "app/src/main/res/values/strings.xml")["version"], edgelm["version"]}
+    if len(own) > 1:
+        problems.append(f"versionName, the string version and edgelm's own version differ: {sorted(own)}")
+    if f"ai-edge-litert=={defined['litert']}" not in edgelm["dependencies"]:
         problems.append(f"the catalog's litert {defined['litert']} is not edgelm's pin of ai-edge-litert")
     return problems
 

@@ -1,7 +1,7 @@
 """The models that are timed: shapes, random weights with a fixed seed, and the folders every peer starts from.
 
-M1 is written as edgelm's own folder, M2 and M3 as Hugging Face folders. Weights are normal with 1 / sqrt(columns), so that every layer
-matters to the logits, and rounded to bfloat16, so that all peers get the same numbers.
+M1 is written as edgelm's own folder, M2 and M3 as Hugging Face folders. Weights are normal with 1 / sqrt(columns) (the LSTM's embedding
+with 1), so that every layer matters to the logits, and rounded to bfloat16, so that all peers get the same numbers.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def weights(spec: ModelSpec) -> Iterator[tuple[str, NDArray[np.float32]]]:
         if len(shape) == 1 and "norm" in name:
             yield name, np.ones(shape, np.float32)
         else:
-            scale = 0.05 if len(shape) == 1 else shape[-1] ** -0.5
+            scale = 0.05 if len(shape) == 1 else 1.0 if isinstance(spec, RecurrentSpec) and name == "embedding.weight" else shape[-1] ** -0.5
             yield name, (rng.standard_normal(shape, np.float32) * scale).astype(ml_dtypes.bfloat16).astype(np.float32)
 
 

@@ -19,7 +19,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "predict": ("edgelm.cli.predict", "Next-word suggestions or a continuation from an artifact."),
     "inspect": ("edgelm.cli.inspect", "What is inside a model file or a .tflite."),
     "train": ("edgelm.cli.train", "Train a language model on a text corpus."),
-    "profiles": ("edgelm.cli.profiles", "The devices an artifact can be judged against."),
+    "profiles": ("edgelm.cli.profiles", "The devices an artifact can be judged against; calibrate makes your own."),
     "recipes": ("edgelm.cli.recipes", "The ways to make a model smaller."),
     "doctor": ("edgelm.cli.doctor", "Check this environment and name the exact fix."),
 }

@@ -65,19 +65,19 @@ def command(
     subject = open_subject(artifact, name=name, package_name=package_name, target=target)
     wanted = packaging.Wanted(android, into, cpp, ios, engine, force)
     with stages() as on_stage:
-        written = packaging.write(subject, wanted, on_stage)
         result = packaging.judge(subject, packaging.Built(apk, native_libs, build_file), on_stage)
+        written = packaging.write(subject, wanted, on_stage)
     if as_json:
         click.echo(report.render_json(result).decode("utf-8"), nl=False)
     else:
         show_report(result, details=details)
-        _tell(written)
+    _tell(written, err=as_json)
     return 0 if result.passed else 3
 
 
-def _tell(written: tuple[Written, ...]) -> None:
-    """Where the packages are, and the lines the user adds to the project."""
+def _tell(written: tuple[Written, ...], *, err: bool) -> None:
+    """Where the packages are, and the lines the user adds to the project; on stderr behind JSON."""
     for each in written:
-        click.echo(f"written: {each.place}" + (f" ({each.note})" if each.note else ""))
+        click.echo(f"written: {each.place}" + (f" ({each.note})" if each.note else ""), err=err)
         for where, lines in each.lines:
-            click.echo(f"\n{where}:\n" + "\n".join(f"    {line}".rstrip() for line in lines.splitlines()))
+            click.echo(f"\n{where}:\n" + "\n".join(f"    {line}".rstrip() for line in lines.splitlines()), err=err)

@@ -13,6 +13,9 @@ from edgelm.cli.show import show, show_table
 from edgelm.device import profile
 from edgelm.report import number
 
+HOST_ROWS = 12
+"""Calls shown of the hundred that this machine is fitted to."""
+
 
 @click.group("profiles", invoke_without_command=True)
 @click.pass_context
@@ -60,6 +63,6 @@ def calibrate(reports: tuple[Path, ...], host: bool, artifacts: tuple[Path, ...]
             on_stage("fitting the profile", 0, 0)
             start = profile.load(like)
             found = phone.calibrate([profile_report.read(path) for path in reports], phone.find_models(artifacts), start, out.stem)
-    show_table(phone.table(found))
+    show_table(phone.table(found, worst=HOST_ROWS if host else None))
     profile_toml.write(found.profile, out, comment=f"Made by edgelm profiles calibrate{' --host' if host else ''}.")
     click.echo(f"wrote {out}; judge against it: edgelm check ARTIFACT --target {out}")

@@ -24,7 +24,7 @@ OnStage = Callable[[str, int, int], None]
 ELF_ABIS: Mapping[tuple[int, int], Abi] = {(2, 183): "arm64-v8a", (1, 40): "armeabi-v7a", (2, 62): "x86_64", (1, 3): "x86"}
 """(EI_CLASS: 1 for 32 bit, 2 for 64 bit; e_machine) -> ABI."""
 PT_INTERP = 3
-LIBRARY_OF_ANDROID = "libLiteRt.so out of the AAR com.google.ai.edge.litert:litert:2.1.0 (unzip it; jni/{abi}/libLiteRt.so)"
+LIBRARY_OF_ANDROID = "libLiteRt.so: jni/{abi} of the AAR com.google.ai.edge.litert:litert:2.1.0, which is a zip"
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ def find(
     if runner and library:
         return Binaries(runner, library)
     if runner:
-        raise DeviceError("--runner needs --library, the libLiteRt.so of the same ABI", fix=how_to_build(facts))
+        raise DeviceError("--runner needs --library PATH", fix=LIBRARY_OF_ANDROID.format(abi=facts.abi))
     if facts.is_android:
         ndk = environment.get("ANDROID_NDK_HOME", "")
         if not library or not ndk:
@@ -169,13 +169,16 @@ def _build_with_ndk(ndk: Path, library: Path, facts: DeviceFacts, cache: Path, o
 
 def how_to_build(facts: DeviceFacts) -> str:
     """The commands that give a runner for an Android device; the demo app needs none of it."""
-    build, library = f"build-{facts.abi}", LIBRARY_OF_ANDROID.format(abi=facts.abi)
+    build = f"build-{facts.abi}"
     options = " ".join((*ndk_options("$ANDROID_NDK_HOME", facts), "-DLITERT_LIBRARY=libLiteRt.so"))
-    by_hand = f"cmake -S {runners.NATIVE} -B {build} {options} && cmake --build {build}"
-    return (
-        f"--app (the demo app's own benchmark), or export ANDROID_NDK_HOME=NDK and --library FILE with {library}; "
-        f"by hand: {by_hand}, then --runner {build}/edgelm_runner --library libLiteRt.so"
+    lines = (
+        "--app, which runs the demo app's own benchmark; or build the runner:",
+        "export ANDROID_NDK_HOME=NDK-FOLDER; edgelm profile ARTIFACT --device adb --library libLiteRt.so",
+        f"by hand: cmake -S {runners.NATIVE} -B {build} {options} && cmake --build {build}",
+        f"  and then: --runner {build}/edgelm_runner --library libLiteRt.so",
+        LIBRARY_OF_ANDROID.format(abi=facts.abi),
     )
+    return "\n    ".join(lines)
 
 
 def ndk_options(ndk: str, facts: DeviceFacts) -> tuple[str, ...]:

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
+import numpy as np
+
 from edgelm import artifact
 from edgelm.device.cost import step_cost
 from edgelm.device.fit import Groups, Observation, fit
@@ -41,7 +43,7 @@ SEVERE = 3
 """Android's thermal status from which on a phone slows its cores down visibly."""
 ABSURD = 50.0
 """A call so many times faster or slower than the similar phone is no measurement of this model."""
-SMALLEST_UNCERTAINTY = 1.15
+SMALLEST_UNCERTAINTY, LARGEST_UNCERTAINTY = 1.15, 4.0
 ISAS: Mapping[str, Isa] = {"i8mm": "i8mm", "dotprod": "dotprod", "asimddp": "dotprod", "avx512_vnni": "avx512-vnni", "avx2": "avx2"}
 """Feature of a core -> the kernels it gets, best first."""
 
@@ -99,7 +101,7 @@ def calibrate(reports: Sequence[ProfileReport], models: Mapping[str, TfliteModel
 
     Raises:
         ProfileReportError: Reports of several phones or of several threads, of a phone that was too hot, of a model that is not at
-            hand, with too few models or tokens, or with times that cannot be of this model.
+            hand, with too few models or tokens, with times that cannot be of this model, or that contradict each other.
 
     Example:
         Reports of keyboard-lstm as int8 and as float32, on a phone whose memory is half as fast as android-mid-a76's, give a profile
@@ -119,9 +121,10 @@ def calibrate(reports: Sequence[ProfileReport], models: Mapping[str, TfliteModel
     spread = math.log(like.latency.uncertainty) if like.latency.uncertainty > 1 else math.log(2)
     groups = _groups(like.latency)
     found = fit(observations, like.latency, groups, spread)
+    uncertainty = _unseen_error(observations, like.latency, groups, spread)
     latency = dataclasses.replace(
         found,
-        uncertainty=round(_unseen_error(observations, like.latency, groups, spread), 2),
+        uncertainty=round(uncertainty, 2),
         basis="measured",
         source=_source(reports, like),
     )
@@ -130,18 +133,29 @@ def calibrate(reports: Sequence[ProfileReport], models: Mapping[str, TfliteModel
     return Calibration(profile, observations, before, after)
 
 
-def table(calibration: Calibration) -> Table:
-    """Predicted against measured, before and after."""
+def table(calibration: Calibration, worst: int | None = None) -> Table:
+    """Predicted against measured, before and after.
+
+    Args:
+        calibration: What came out.
+        worst: Show only so many calls, those that are missed most; None for all.
+    """
+    calls = list(zip(calibration.observations, calibration.before, calibration.after, strict=True))
+    if worst is not None:
+        calls = sorted(calls, key=lambda call: abs(math.log(call[2] / call[0].ms)))[-worst:]
     rows = []
-    for one, before, after in zip(calibration.observations, calibration.before, calibration.after, strict=True):
+    for one, before, after in calls:
         errors = (f"{before:.4g} ({before / one.ms - 1:+.0%})", f"{after:.4g} ({after / one.ms - 1:+.0%})")
         rows.append((one.label, f"{one.ms:.4g}", *errors))
-    before, after = (
+    first, last = (
         median(abs(ms / one.ms - 1) for ms, one in zip(side, calibration.observations, strict=True))
         for side in (calibration.before, calibration.after)
     )
     factor = calibration.profile.latency.uncertainty
-    note = f"Median error {before:.0%} before, {after:.0%} after; estimates carry a factor of {factor:g} either way."
+    shown = (
+        f"The {len(rows)} of {len(calibration.observations)} calls that are missed most. " if len(calls) < len(calibration.after) else ""
+    )
+    note = f"{shown}Median error {first:.0%} before, {last:.0%} after; estimates carry a factor of {factor:g} either way."
     return Table("Predicted against measured", ("call", "measured ms", "before ms", "after ms"), tuple(rows), note)
 
 
@@ -193,10 +207,15 @@ def _observations(report: ProfileReport, name: str, models: Mapping[str, TfliteM
         timed[f"prefill_{report.prefill.tokens}"] = report.prefill.ms
     known = {signature.name for signature in model.signatures}
     return [
-        Observation(f"{name}, {signature}", step_cost(model, signature), median(times))
+        Observation(f"{name}, {signature}", step_cost(model, signature), _steady(times))
         for signature, times in timed.items()
         if signature in known
     ]
+
+
+def _steady(times: Sequence[float]) -> float:
+    """Lower quartile, ms: other work of the phone only ever adds time."""
+    return float(np.percentile(times, 25))
 
 
 def _check_likely(one: Observation, like: DeviceProfile) -> None:
@@ -210,12 +229,23 @@ def _check_likely(one: Observation, like: DeviceProfile) -> None:
 
 
 def _unseen_error(observations: Sequence[Observation], start: LatencyModel, groups: Groups, spread: float) -> float:
-    """The worst factor by which a model is missed that the fit has not seen."""
-    worst = 0.0
+    """The worst factor by which a model is missed that the fit has not seen.
+
+    Raises:
+        ProfileReportError: It is so large that a profile would say nothing.
+    """
+    worst, missed = 0.0, ""
     for model in {_model(one) for one in observations}:
         rest = [one for one in observations if _model(one) != model]
         found = fit(rest, start, groups, spread)
-        worst = max(worst, *(abs(math.log(call_ms(one.cost, found) / one.ms)) for one in observations if _model(one) == model))
+        error = max(abs(math.log(call_ms(one.cost, found) / one.ms)) for one in observations if _model(one) == model)
+        worst, missed = max((worst, missed), (error, model))
+    if math.exp(worst) > LARGEST_UNCERTAINTY:
+        raise ProfileReportError(
+            f"the reports contradict each other: fitted to the others, {missed} is missed by a factor of {math.exp(worst):.1f}",
+            allowed=f"a factor of at most {LARGEST_UNCERTAINTY:g}",
+            fix="profile again on an idle phone with the screen on, all models in a row",
+        )
     return max(SMALLEST_UNCERTAINTY, math.exp(worst))
 
 

@@ -154,8 +154,8 @@ class Emulator:
             core: One of `CORES`.
             log: Where the plugin writes its counts.
         """
-        counting = ["-plugin", f"file={self.folder / 'bin' / 'insn_count.so'}", "-d", "plugin", "-D", log]
-        qemu = [self.folder / "root/usr/bin/qemu-aarch64", "-seed", "1", "-cpu", core.cpu]
+        counting: list[str | Path] = ["-plugin", f"file={self.folder / 'bin' / 'insn_count.so'}", "-d", "plugin", "-D", log]
+        qemu: list[str | Path] = [self.folder / "root/usr/bin/qemu-aarch64", "-seed", "1", "-cpu", core.cpu]
         return [*qemu, "-U", "LD_LIBRARY_PATH", "-L", sysroot(self.folder, core), *counting]
 
 

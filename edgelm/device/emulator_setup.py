@@ -127,10 +127,10 @@ def _make(folder: Path, download: Path, version: str, on_stage: OnStage) -> None
     on_stage("fetching ai-edge-litert for arm64", 0, 0)
     wheel = fetch_wheel(version, download)
     on_stage("fetching QEMU and the cross compiler", 0, 0)
-    host_compiler = shutil.which("cc")
-    packages = PrivateApt(download / "apt").fetch((EMULATOR, COMPILER, *(() if host_compiler else HOST_COMPILER)))
+    wanted = (EMULATOR, COMPILER) if shutil.which("cc") else (EMULATOR, COMPILER, *HOST_COMPILER)
+    packages = PrivateApt(download / "apt").fetch(wanted)
     on_stage("unpacking", 0, 0)
-    unpack([package for package in packages if package.name != "libc6" or not host_compiler], folder / "root")
+    unpack([package for package in packages if package.name != "libc6"], folder / "root")  # programs run with the host's own
     for pattern in UNUSED:
         for path in folder.glob(pattern):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -139,8 +139,9 @@ def _make(folder: Path, download: Path, version: str, on_stage: OnStage) -> None
         (folder / "bin" / LIBRARY).write_bytes(archive.read(f"ai_edge_litert/{LIBRARY}"))
     _write_cores(folder)
     on_stage("building the runner and the instruction counter", 0, 0)
+    sources = emulator.sources_sha256()
     build(folder / "root", folder / "bin" / LIBRARY, folder / "bin")
-    _write_manifest(folder, {package.name: package.version for package in packages}, version)
+    _write_manifest(folder, {package.name: package.version for package in packages}, version, sources)
     shutil.rmtree(download)
 
 
@@ -148,11 +149,12 @@ def _rebuild(folder: Path, temporary: Path, on_stage: OnStage) -> None:
     """Builds what is built anew, for a set-up of another version of edgelm; a kill in between shows as damage."""
     on_stage("building the runner and the instruction counter", 0, 0)
     temporary.mkdir()
+    sources = emulator.sources_sha256()
     build(folder / "root", folder / "bin" / LIBRARY, temporary)
     for built in temporary.iterdir():
         built.replace(folder / "bin" / built.name)
     made = emulator.read_manifest(folder)
-    _write_manifest(folder, made["packages"], made["litert"])
+    _write_manifest(folder, made["packages"], made["litert"], sources)
 
 
 def fetch_wheel(version: str, folder: Path) -> Path:
@@ -197,10 +199,10 @@ def build(root: Path, library: Path, output: Path) -> None:
     Raises:
         EmulatorError: A compiler failed.
     """
-    compiler = [root / "usr/bin/aarch64-linux-gnu-g++-12", f"--sysroot={root}"]
+    compiler: list[str | Path] = [root / "usr/bin/aarch64-linux-gnu-g++-12", f"--sysroot={root}"]
     fetched = root / "usr/bin/x86_64-linux-gnu-gcc-12"
     host = [fetched, f"--sysroot={root}"] if fetched.exists() else [shutil.which("cc") or "cc"]
-    plugin = [*host, "-O2", "-shared", "-fPIC", "-fvisibility=hidden", runner.NATIVE / "insn_count.c", "-o", output / PLUGIN]
+    plugin = [*host, "-O2", "-shared", "-fPIC", "-fvisibility=hidden", "-nostdlib", runner.NATIVE / "insn_count.c", "-o", output / PLUGIN]
     _compile(plugin, root if fetched.exists() else None)
     _compile(runner.compile_command(compiler, library, output / RUNNER), root)
 
@@ -228,13 +230,13 @@ def _write_cores(folder: Path) -> None:
         (sysroot / "lib").symlink_to("../../root/usr/aarch64-linux-gnu/lib")
 
 
-def _write_manifest(folder: Path, packages: Mapping[str, str], version: str) -> None:
+def _write_manifest(folder: Path, packages: Mapping[str, str], version: str, sources: str) -> None:
     files = sorted({path for pattern in RUN_BY_HOST + RUN_BY_GUEST for path in folder.glob(pattern) if path.is_file()})
     manifest = {
         "schema": emulator.SCHEMA,
         "litert": version,
         "packages": dict(packages),
-        "sources": emulator.sources_sha256(),
+        "sources": sources,
         "files": {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files},
     }
     (folder / emulator.MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")

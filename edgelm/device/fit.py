@@ -35,7 +35,7 @@ CONVERGED = 1e-4
 Groups = Mapping[str, tuple[str, ...]]
 """Name of a factor -> the figures it multiplies: `dram_gb_s`, `one_row.int8`, `cache.0.gb_s`."""
 
-SHARES = ("integer_stream", "int8_ragged")
+SHARES = ("int8_stream", "int8_ragged")
 _SCALED_TOTALS = ("macs", "functions", "weight_bytes", "state_bytes", "activation_bytes", "packed_bytes", "repeats")
 
 

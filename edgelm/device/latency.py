@@ -108,8 +108,8 @@ def predict(cost: StepCost, profile: DeviceProfile) -> LatencyEstimate:
     """
     model = profile.latency
     level = next((level.name for level in model.cache if cost.working_set_bytes <= level.size_kb * KIB), DRAM)
-    central = _breakdown(cost, model, _bandwidth(cost.working_set_bytes, model), in_first_level=_first_level_holds(cost, model))
-    cold = _breakdown(cost, model, model.dram_gb_s, in_first_level=False)
+    central = _breakdown(cost, model, cost.working_set_bytes)
+    cold = _breakdown(cost, model, math.inf)
     tokens = cost.tokens
     return LatencyEstimate(
         ms_per_token=central.total / tokens,
@@ -123,14 +123,10 @@ def predict(cost: StepCost, profile: DeviceProfile) -> LatencyEstimate:
 
 def call_ms(cost: StepCost, model: LatencyModel) -> float:
     """The central estimate of a whole call, ms."""
-    return _breakdown(cost, model, _bandwidth(cost.working_set_bytes, model), in_first_level=_first_level_holds(cost, model)).total
+    return _breakdown(cost, model, cost.working_set_bytes).total
 
 
-def _first_level_holds(cost: StepCost, model: LatencyModel) -> bool:
-    return bool(model.cache) and cost.working_set_bytes <= model.cache[0].size_kb * KIB
-
-
-def _bandwidth(nbytes: int, model: LatencyModel) -> float:
+def _bandwidth(nbytes: float, model: LatencyModel) -> float:
     """What a working set of `nbytes` is read with, 10^9 bytes/s."""
     points = [(level.size_kb * KIB, level.gb_s) for level in model.cache]
     if not points:
@@ -145,12 +141,22 @@ def _bandwidth(nbytes: int, model: LatencyModel) -> float:
     return model.dram_gb_s
 
 
-def _breakdown(cost: StepCost, model: LatencyModel, gb_s: float, *, in_first_level: bool) -> Breakdown:
+def _int8_share(nbytes: float, model: LatencyModel) -> float:
+    """The share of it that int8 kernels reach: all of it within the first level, `int8_stream` from twice its size on."""
+    first = model.cache[0].size_kb * KIB if model.cache else 0.0
+    if nbytes <= first:
+        return 1.0
+    return float(model.int8_stream ** min(math.log2(nbytes / first), 1.0)) if first else model.int8_stream
+
+
+def _breakdown(cost: StepCost, model: LatencyModel, working_set: float) -> Breakdown:
+    """Where the time goes when weights are read from where a working set of so many bytes lies; infinite: from DRAM."""
     weights = compute = fixed = 0.0
-    integer_gb_s = gb_s if in_first_level else gb_s * model.integer_stream
+    gb_s = _bandwidth(working_set, model)
+    int8_gb_s = gb_s * _int8_share(working_set, model)
     for op in cost.ops:
         fixed += op.repeats * _fixed_us(op, model) / 1e3
-        read = op.weight_bytes / (integer_gb_s if op.multiplied not in (None, "float") else gb_s) + op.state_bytes / gb_s
+        read = op.weight_bytes / (int8_gb_s if op.multiplied == "int8" else gb_s) + op.state_bytes / gb_s
         streaming = (read + op.activation_bytes / model.elementwise_gb_s) / 1e6  # ms
         arithmetic = _arithmetic(op, model)
         if arithmetic > streaming:

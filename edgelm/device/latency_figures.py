@@ -48,7 +48,7 @@ class LatencyModel:
     Attributes:
         cache: Levels that can hold weights between two steps, smallest first; may be empty.
         dram_gb_s: Effective streaming read bandwidth of one core from DRAM, 10^9 bytes/s.
-        integer_stream: Share (0 to 1] of the bandwidth behind the first level that kernels for integer weights reach.
+        int8_stream: Share (0 to 1] of the bandwidth behind the first level that kernels for int8 weights reach.
         int8_ragged: Share (0 to 1] of the int8 rate that a product reaches whose columns are no multiple of 64: x86 kernels work on
             tiles of 64 bytes; 1 on arm64, where vectors have 16.
         one_row: Arithmetic of products with one row, as in a step.
@@ -68,7 +68,7 @@ class LatencyModel:
 
     cache: tuple[CacheLevel, ...]
     dram_gb_s: float
-    integer_stream: float
+    int8_stream: float
     int8_ragged: float
     one_row: Throughput
     many_rows: Throughput

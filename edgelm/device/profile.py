@@ -30,7 +30,7 @@ A profile has four tables, and every table with figures in it says where they co
 
     [latency]                   # of one thread on one big core
     dram_gb_s = 4.0
-    integer_stream = 1.0
+    int8_stream = 1.0
     int8_ragged = 1.0
     attention_gb_s = 4.0
     elementwise_gb_s = 10.0
@@ -313,7 +313,7 @@ def _number(value: object, *, whole: bool, key: str, profile: str) -> int | floa
 def _check_latency(profile: DeviceProfile) -> None:
     """Refuses figures the roofline would divide by, and cache levels out of order."""
     model = profile.latency
-    names = ("dram_gb_s", "integer_stream", "int8_ragged", "attention_gb_s", "elementwise_gb_s", "functions_g_s")
+    names = ("dram_gb_s", "int8_stream", "int8_ragged", "attention_gb_s", "elementwise_gb_s", "functions_g_s")
     divisors = {name: getattr(model, name) for name in names}
     for table in ("one_row", "many_rows"):
         divisors |= {f"{table}.{name}": value for name, value in dataclasses.asdict(getattr(model, table)).items()}
@@ -322,7 +322,7 @@ def _check_latency(profile: DeviceProfile) -> None:
     for key, value in divisors.items():
         if value == 0:
             raise ProfileError(f"latency.{key} of profile {profile.name!r} is 0", allowed="a number over 0")
-    for key in ("integer_stream", "int8_ragged"):
+    for key in ("int8_stream", "int8_ragged"):
         if divisors[key] > 1:
             raise ProfileError(f"latency.{key} of profile {profile.name!r} is {divisors[key]}", allowed="a share over 0 and at most 1")
     for key, value in {"uncertainty": model.uncertainty, "isolated_factor": model.isolated_factor}.items():

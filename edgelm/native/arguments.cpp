@@ -35,6 +35,11 @@ Arguments::Arguments(int count, char** words, const std::vector<std::string>& al
   }
 }
 
+const std::string& Arguments::model() const {
+  if (model_.empty()) throw Error("no model was given");
+  return model_;
+}
+
 const std::string& Arguments::text(const std::string& name) const {
   const auto found = values_.find(name);
   if (found == values_.end()) throw Error("option " + name + " is missing");
@@ -48,7 +53,9 @@ std::string Arguments::text(const std::string& name, const std::string& otherwis
 long Arguments::number(const std::string& name, long otherwise, long least) const {
   if (!values_.count(name)) return otherwise;
   const long value = parse(name, values_.at(name));
-  if (value < least || value > INT_MAX) throw Error(name + " " + values_.at(name) + ": a whole number of at least " + std::to_string(least));
+  if (value < least || value > INT_MAX) {
+    throw Error(name + " " + values_.at(name) + ": a whole number of at least " + std::to_string(least));
+  }
   return value;
 }
 

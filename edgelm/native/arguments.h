@@ -13,7 +13,7 @@ class Arguments {
  public:
   Arguments(int count, char** words, const std::vector<std::string>& allowed);
 
-  const std::string& model() const { return model_; }  // the positional word; empty when there is none
+  const std::string& model() const;                        // the positional word; throws Error when there is none
   const std::string& text(const std::string& name) const;  // throws Error when it was not given
   std::string text(const std::string& name, const std::string& otherwise) const;
   long number(const std::string& name, long otherwise, long least) const;  // throws Error below `least`

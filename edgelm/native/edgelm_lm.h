@@ -8,6 +8,8 @@
 // recurrent model, one row of each cache of a transformer). A transformer runs on the shortest of its `decode_C` signatures that has
 // a free slot, and takes several tokens at once in its `prefill_T` ones. The logits are bit for bit those of edgelm's Python sessions
 // on the same CPU. A session is for one thread at a time.
+//
+// CMake's target `edgelm_lm` lists the files an app needs; they depend on nothing but libLiteRt.so.
 #ifndef EDGELM_LM_H_
 #define EDGELM_LM_H_
 

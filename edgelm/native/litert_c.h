@@ -89,7 +89,6 @@ LiteRtStatus LiteRtCreateOptions(LiteRtOptions* options);
 void LiteRtDestroyOptions(LiteRtOptions options);
 LiteRtStatus LiteRtSetOptionsHardwareAccelerators(LiteRtOptions options, int accelerators);
 LiteRtStatus LiteRtAddOpaqueOptions(LiteRtOptions options, LiteRtOpaqueOptions added);
-void LiteRtDestroyOpaqueOptions(LiteRtOpaqueOptions options);
 LiteRtStatus LiteRtCreateCpuOptions(LiteRtOpaqueOptions* options);
 LiteRtStatus LiteRtFindCpuOptions(LiteRtOpaqueOptions options, LiteRtCpuOptions* cpu_options);
 LiteRtStatus LiteRtSetCpuOptionsNumThread(LiteRtCpuOptions options, int threads);

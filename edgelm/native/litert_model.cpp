@@ -38,7 +38,8 @@ size_t element_bytes(LiteRtElementType type) {
 
 // A C API's "how many" and "the i-th one" -> handles.
 template <typename Handle, typename Owner>
-std::vector<Handle> all(Owner owner, LiteRtStatus (*count)(Owner, LiteRtParamIndex*), LiteRtStatus (*get)(Owner, LiteRtParamIndex, Handle*)) {
+std::vector<Handle> all(Owner owner, LiteRtStatus (*count)(Owner, LiteRtParamIndex*),
+                        LiteRtStatus (*get)(Owner, LiteRtParamIndex, Handle*)) {
   LiteRtParamIndex size = 0;
   check(count(owner, &size), "reading the model");
   std::vector<Handle> found(size);
@@ -53,7 +54,8 @@ size_t place_of(const std::string& name, const std::vector<TensorInfo>& infos, c
   throw Error("signature " + signature + " has no tensor named " + name);
 }
 
-const TensorInfo& of_type(const std::vector<TensorInfo>& infos, const std::string& name, LiteRtElementType type, const std::string& signature) {
+const TensorInfo& of_type(const std::vector<TensorInfo>& infos, const std::string& name, LiteRtElementType type,
+                          const std::string& signature) {
   const TensorInfo& info = infos[place_of(name, infos, signature)];
   if (info.type.element_type != type) throw Error("tensor " + name + " of signature " + signature + " has another type than edgelm's");
   return info;

@@ -7,7 +7,6 @@
 #include <fstream>
 #include <memory>
 #include <numeric>
-#include <sstream>
 #include <vector>
 
 #include "litert_model.h"

@@ -33,7 +33,9 @@ bool TransformerSession::runs(const Model& model) { return !names_by_size(model,
 TransformerSession::TransformerSession(const std::shared_ptr<Model>& model) : TransformerSession(model, names_by_size(*model, "decode_")) {}
 
 TransformerSession::TransformerSession(const std::shared_ptr<Model>& model, Names ladder)
-    : Session(vocab_of(*model, ladder.begin()->second), static_cast<int>(ladder.rbegin()->first)), model_(model), ladder_(std::move(ladder)) {
+    : Session(vocab_of(*model, ladder.begin()->second), static_cast<int>(ladder.rbegin()->first)),
+      model_(model),
+      ladder_(std::move(ladder)) {
   for (const auto& [slots, name] : ladder_) checked_size(*model, name, "mask", kLiteRtElementTypeFloat32, slots);
   for (const auto& [time, name] : names_by_size(*model, "prefill_")) {
     checked_size(*model, name, "tokens", kLiteRtElementTypeInt32, time);

@@ -27,7 +27,8 @@ void copy_slots(const CacheLayout& layout, const float* source, size_t source_sl
 
 }  // namespace
 
-Stage::Stage(std::shared_ptr<Model> model, const std::string& name, const Signature::Shared& caches, const std::vector<CacheLayout>& layouts)
+Stage::Stage(std::shared_ptr<Model> model, const std::string& name, const Signature::Shared& caches,
+             const std::vector<CacheLayout>& layouts)
     : signature_(std::move(model), name, caches),
       mask_(signature_.float_input("mask")),
       position_(signature_.int_input("position")),

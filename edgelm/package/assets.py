@@ -23,9 +23,13 @@ def check_free(subject: Subject, folder: Path, *, force: bool) -> None:
         ArtifactError: A file of that name is there, and is neither these bytes nor an earlier version of the same model.
     """
     path = folder / subject.model_file
-    if folder.exists() and not folder.is_dir():
-        raise ArtifactError(f"{folder} is no folder", allowed="an assets folder", fix="--into app/src/main/assets")
-    if force or not (path.exists() or path.is_symlink()) or _holds(path, subject):
+    try:
+        if folder.exists() and not folder.is_dir():
+            raise ArtifactError(f"{folder} is no folder", allowed="an assets folder", fix="--into app/src/main/assets")
+        taken = path.exists() or path.is_symlink()
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+    if force or not taken or _holds(path, subject):
         return
     raise ArtifactError(
         f"{path} is another model",
@@ -62,8 +66,12 @@ def copy(subject: Subject, folder: Path, *, force: bool) -> Path:
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as error:
-        raise ArtifactError(f"{path} cannot be written: {error.strerror}", fix="--into A-WRITABLE-FOLDER") from error
+        raise _cannot_write(path, error) from error
     return path
+
+
+def _cannot_write(path: Path, error: OSError) -> ArtifactError:
+    return ArtifactError(f"{path} cannot be written: {error.strerror}", fix="--into A-WRITABLE-FOLDER")
 
 
 def _holds(path: Path, subject: Subject) -> bool:

@@ -44,7 +44,11 @@ def files(subject: Subject) -> dict[str, bytes]:
         raise TokenizerError(f"{subject.artifact.name} has no tokenizer inside", fix="edgelm convert MODEL --tokenizer PATH -o FOLDER")
     tokenizer = Tokenizer.from_json(subject.artifact.tokenizer)
     library = _library()
-    values = subject.values() | _values(subject, tokenizer) | {"SOURCES": " ".join(_sources(library)), "COMMANDS": commands(subject)}
+    values = (
+        subject.values()
+        | _values(subject, tokenizer)
+        | {"SOURCES": "\n               ".join(_sources(library)), "COMMANDS": commands(subject)}
+    )
     own = {name: templates.fill(f"cpp/{name}", values) for name in ("CMakeLists.txt", "README.md", "main.cpp", "vocabulary.h")}
     return own | {f"{LIBRARY}/{name}": content for name, content in library.items()} | {subject.model_file: subject.artifact.tflite}
 
@@ -59,7 +63,7 @@ def commands(subject: Subject, folder: Path | None = None) -> str:
     place = "." if folder is None else shlex.quote(str(folder))
     wheel = 'python -c "import ai_edge_litert as w; print(w.__path__[0])"'
     return (
-        f'cmake -S {place} -B {place}/build -DLITERT_FOLDER="$({wheel})"\n'
+        f'cmake -S {place} -B {place}/build -DLITERT_LIBRARY="$({wheel})/libLiteRt.so"\n'
         f"cmake --build {place}/build\n"
         f"{place}/build/{subject.name}_example {place}/{subject.model_file}"
     )

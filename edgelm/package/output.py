@@ -21,6 +21,18 @@ _BUILT = ("build", ".gradle", ".cxx", ".idea", ".kotlin")
 """Folders that build tools make inside a package; they are lost without harm."""
 
 
+def resolved(folder: Path) -> Path:
+    """The folder itself, with `..` and links followed.
+
+    Raises:
+        ArtifactError: The path cannot be followed: links in a circle.
+    """
+    try:
+        return folder.resolve()
+    except (OSError, RuntimeError) as error:
+        raise ArtifactError(f"{folder} cannot be followed: {error}", allowed="a path that leads somewhere") from error
+
+
 def check_replaceable(folder: Path, kind: Kind, *, force: bool) -> None:
     """Fails early when `folder` holds something that would be lost.
 
@@ -32,13 +44,13 @@ def check_replaceable(folder: Path, kind: Kind, *, force: bool) -> None:
     Raises:
         ArtifactError: It is no folder, holds files that edgelm did not write, a package of another kind, or one that was changed.
     """
-    if folder.exists() and not folder.is_dir():
-        raise ArtifactError(f"{folder} is no folder", allowed="a new folder, or an earlier package to replace")
     try:
+        if folder.exists() and not folder.is_dir():
+            raise ArtifactError(f"{folder} is no folder", allowed="a new folder, or an earlier package to replace")
         if not folder.exists() or not any(folder.iterdir()):
             return
     except OSError as error:
-        raise ArtifactError(f"{folder} cannot be read: {error.strerror}", fix=f"--{kind} A-WRITABLE-FOLDER") from error
+        raise ArtifactError(f"{folder} cannot be written: {error.strerror}", fix=f"--{kind} A-WRITABLE-FOLDER") from error
     known = _known_files(folder, kind)
     if known is None:
         raise ArtifactError(
@@ -72,7 +84,7 @@ def write(folder: Path, files: Mapping[str, bytes], kind: Kind, *, force: bool) 
     hashes = {name: hashlib.sha256(data).hexdigest() for name, data in sorted(files.items())}
     marker = artifact.encode_json({"schema_version": _SCHEMA_VERSION, "kind": kind, "files": hashes})
     try:
-        artifact.write(folder.resolve(), {**files, MARKER: marker}, marker=MARKER)
+        artifact.write(resolved(folder), {**files, MARKER: marker}, marker=MARKER)
     except ArtifactError as error:
         raise ArtifactError(error.what, allowed=error.allowed, fix=f"free some space, or --{kind} A-WRITABLE-FOLDER") from error
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,8 +62,17 @@ class Written:
     lines: tuple[tuple[str, str], ...]
 
 
+@dataclass(frozen=True)
+class _Plan:
+    """A folder about to be written."""
+
+    kind: output.Kind
+    files: Mapping[str, bytes]
+    written: Written
+
+
 def write(subject: Subject, wanted: Wanted, on_stage: OnStage) -> tuple[Written, ...]:
-    """Writes every package, each all or nothing, after all of them were found writable.
+    """Writes every package, each all or nothing, after all of them were made and found writable.
 
     Args:
         subject: What is packaged.
@@ -73,23 +82,13 @@ def write(subject: Subject, wanted: Wanted, on_stage: OnStage) -> tuple[Written,
     Raises:
         EdgeLMError: Something of the user's would be lost, the runtime cannot run the model, or a place cannot be written.
     """
-    _check_places(subject, wanted)
     _check_engine(wanted.engine)
-    written = []
-    if wanted.android:
-        written.append(_android(subject, wanted.android, wanted, on_stage))
-    if wanted.into:
-        place = assets.copy(subject, wanted.into, force=wanted.force)
-        dependency = f'    implementation("{android.dependency(subject)}")'
-        written.append(Written(place, "", (("app/build.gradle.kts", android.app_lines(dependency)),)))
-    if wanted.cpp:
-        on_stage("computing the continuation to compare with", 0, 0)
-        output.write(wanted.cpp, cpp.files(subject), "cpp", force=wanted.force)
-        written.append(Written(wanted.cpp, "", (("build and run", cpp.commands(subject, wanted.cpp)),)))
-    if wanted.ios:
-        output.write(wanted.ios, ios.files(subject), "ios", force=wanted.force)
-        written.append(Written(wanted.ios, "not built: there is no Xcode to prove the Swift file with", ()))
-    return tuple(written)
+    _check_places(subject, wanted)
+    planned = _planned(subject, wanted, on_stage)
+    for plan in planned:
+        output.write(plan.written.place, plan.files, plan.kind, force=wanted.force)
+    copied = (_copied(subject, wanted.into, force=wanted.force),) if wanted.into else ()
+    return (*(plan.written for plan in planned), *copied)
 
 
 def judge(subject: Subject, built: Built, on_stage: OnStage) -> Report:
@@ -128,10 +127,24 @@ def judge(subject: Subject, built: Built, on_stage: OnStage) -> Report:
     )
 
 
-def _android(subject: Subject, folder: Path, wanted: Wanted, on_stage: OnStage) -> Written:
-    on_stage("computing the golden vectors", 0, 0)
-    vectors = golden.compute(subject.artifact, subject.profile.runtime.name)
-    output.write(folder, android.files(subject, vectors, wanted.engine), "android", force=wanted.force)
+def _planned(subject: Subject, wanted: Wanted, on_stage: OnStage) -> tuple[_Plan, ...]:
+    """Every folder with its content: what cannot be made is found before anything is written."""
+    plans = []
+    if wanted.android:
+        on_stage("computing the golden vectors", 0, 0)
+        vectors = golden.compute(subject.artifact, subject.profile.runtime.name)
+        plans.append(_Plan("android", android.files(subject, vectors, wanted.engine), _module(subject, wanted.android)))
+    if wanted.cpp:
+        on_stage("computing the continuation to compare with", 0, 0)
+        told = (("build and run", cpp.commands(subject, wanted.cpp)),)
+        plans.append(_Plan("cpp", cpp.files(subject), Written(wanted.cpp, "", told)))
+    if wanted.ios:
+        note = "not built: there is no Xcode to prove the Swift file with"
+        plans.append(_Plan("ios", ios.files(subject), Written(wanted.ios, note, ())))
+    return tuple(plans)
+
+
+def _module(subject: Subject, folder: Path) -> Written:
     told = android.lines(subject, folder)
     return Written(
         folder,
@@ -140,9 +153,15 @@ def _android(subject: Subject, folder: Path, wanted: Wanted, on_stage: OnStage) 
     )
 
 
+def _copied(subject: Subject, folder: Path, *, force: bool) -> Written:
+    place = assets.copy(subject, folder, force=force)
+    dependency = f'    implementation("{android.dependency(subject)}")'
+    return Written(place, "", (("app/build.gradle.kts", android.app_lines(dependency)),))
+
+
 def _check_places(subject: Subject, wanted: Wanted) -> None:
     places: dict[output.Kind, Path | None] = {"android": wanted.android, "cpp": wanted.cpp, "ios": wanted.ios}
-    folders = [folder.resolve() for folder in (*places.values(), wanted.into) if folder]
+    folders = [output.resolved(folder) for folder in (*places.values(), wanted.into) if folder]
     for one in folders:
         if any(one in (other, *other.parents) for other in folders if other is not one):
             raise ArtifactError(f"{one} is asked for twice, or holds another folder that is asked for", allowed="separate folders")

@@ -172,23 +172,19 @@ def _cause(bad: list[tuple[str, str]]) -> str:
 
 
 def _at(path: Path) -> Iterator[NativeLibrary]:
-    if path.is_dir():
-        for file in sorted(each for each in path.rglob("*") if each.is_file() and each.suffix in (".so", *archive.SUFFIXES)):
-            yield from _at(file)
-    elif path.suffix in archive.SUFFIXES:
-        yield from found_in(path)
-    else:
-        yield from _file(path)
-
-
-def _file(path: Path) -> Iterator[NativeLibrary]:
     try:
-        with path.open("rb") as stream:
-            library = elf.read(stream, str(path))
+        if path.is_dir():
+            for file in sorted(each for each in path.rglob("*") if each.is_file() and each.suffix in (".so", *archive.SUFFIXES)):
+                yield from _at(file)
+        elif path.suffix in archive.SUFFIXES:
+            yield from found_in(path)
+        else:
+            with path.open("rb") as stream:
+                library = elf.read(stream, str(path))
+            if library:
+                yield NativeLibrary(str(path), library)
     except OSError as error:
         raise ArtifactError(f"native library {path} cannot be read: {error.strerror}", allowed=".so files, APK, AAR, folders") from error
-    if library:
-        yield NativeLibrary(str(path), library)
 
 
 def _inside(opened: archive.Archive) -> Iterator[NativeLibrary]:

@@ -148,7 +148,7 @@ def _decodes(session: TransformerSession, engine: Engine, recorder: Recorder) ->
             with recorder.recording():
                 session.step(text[position])
     sizes = sorted(int(match[1]) for name in engine.signatures if (match := PREFILL.fullmatch(name)))
-    for size, larger in zip(sizes, [*sizes[1:], math.inf], strict=True):
+    for size, larger in zip(sizes, [*sizes[1:], math.inf], strict=False):
         session.reset()
         if 2 * size <= rungs[-1]:
             session.prefill(text[:size])

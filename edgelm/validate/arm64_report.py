@@ -90,7 +90,7 @@ def core_table(machine: Machine, results: Sequence[Result], arithmetic: Arithmet
         worst = f"{max(differences):.1e}" if differences else ""
         rows.append((core.name, core.kernels, "; ".join(used) or "not counted", worst, same))
     limit = LIMITS[arithmetic]
-    note = f"{machine.title}; against LiteRT on this host; limit {limit.relative:g} ({arithmetic}): {limit.reason}"
+    note = f"{machine.title}; against LiteRT on this host. Limit {limit.relative:g}: {limit.reason}"
     if left_out:
         note += f". Left out, as they would take too long or no session calls them: {', '.join(left_out)}"
     columns = ("core", "features", "kernels used", "largest difference", f"calls within {SAME:g}")

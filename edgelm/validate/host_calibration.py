@@ -11,6 +11,7 @@ import math
 import os
 import platform
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -28,7 +29,7 @@ from edgelm.validate.timed_calls import fill, time_calls
 
 OnStage = Callable[[str, int, int], None]
 
-LEVELS_MB = (1, 1.6, 2.2, 3, 6, 12, 24)
+LEVELS_MB = (1.6, 2.2, 3, 6, 12, 24)
 """Sizes of working sets whose bandwidth is fitted; between them it is interpolated."""
 ROUNDS = 10
 SLICE_S = 0.012
@@ -36,7 +37,7 @@ SPREAD = math.log(3.0)
 """How far a figure may easily be from its start: the start is another machine's."""
 PLAIN = (
     "dram_gb_s",
-    "integer_stream",
+    "int8_stream",
     "int8_ragged",
     "attention_gb_s",
     "elementwise_gb_s",
@@ -63,12 +64,11 @@ def calibrate_host(*, on_stage: OnStage = lambda stage, done, total: None) -> Ca
 
 def measure_graphs(on_stage: OnStage) -> tuple[Observation, ...]:
     """Every signature of every graph, timed in rounds."""
-    costs, calls, weights, engines = {}, {}, {}, []
+    costs, calls, weights = {}, {}, {}
     for number, graph in enumerate(graphs()):
         on_stage("writing small graphs", number, 0)
         tflite = graph.write()
         engine, model = Engine(tflite), read(tflite)
-        engines.append(engine)
         for signature in engine.signatures:
             label = f"{graph.label}: {signature}"
             calls[label], costs[label] = _ready(engine.call(signature)), step_cost(model, signature)
@@ -94,7 +94,8 @@ def fit_host(observations: tuple[Observation, ...]) -> Calibration:
         f"fitted by edgelm profiles calibrate --host to {len(observations)} calls of small graphs, lower quartiles of {ROUNDS} rounds; "
         "uncertainty: 19 of 20 of those calls are predicted within it"
     )
-    latency = _rounded(dataclasses.replace(found, uncertainty=uncertainty, isolated_factor=1.0, basis="measured", source=source))
+    told = dataclasses.replace(found, uncertainty=uncertainty, isolated_factor=1.0, basis="measured", source=source)
+    latency: LatencyModel = _rounded(told)
     return Calibration(dataclasses.replace(shipped, device=_device(shipped), latency=latency), observations, before, after)
 
 
@@ -124,18 +125,12 @@ def _device(shipped: DeviceProfile) -> profiles.DeviceInfo:
     )
 
 
-def _rounded(model: LatencyModel) -> LatencyModel:
-    """Three digits: more would pretend to be known."""
-
-    def short(value: object) -> object:
-        if isinstance(value, float):
-            return float(f"{value:.3g}")
-        if isinstance(value, tuple):
-            return tuple(short(one) for one in value)
-        if dataclasses.is_dataclass(value) and not isinstance(value, type):
-            return dataclasses.replace(value, **{field.name: short(getattr(value, field.name)) for field in dataclasses.fields(value)})
-        return value
-
-    rounded = short(model)
-    assert isinstance(rounded, LatencyModel)
-    return rounded
+def _rounded(value: Any) -> Any:
+    """Every figure with three digits: more would pretend to be known."""
+    if isinstance(value, float):
+        return float(f"{value:.3g}")
+    if isinstance(value, tuple):
+        return tuple(_rounded(one) for one in value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return dataclasses.replace(value, **{field.name: _rounded(getattr(value, field.name)) for field in dataclasses.fields(value)})
+    return value

@@ -37,7 +37,7 @@ class JvmEngine:
     """
 
     def __init__(self, command: Sequence[str]) -> None:
-        self._log = tempfile.TemporaryFile()
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the process)
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, text=True)
 
     def ask(self, *fields: object) -> list[str]:

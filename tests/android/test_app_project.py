@@ -18,6 +18,12 @@ MISTAKES = [
     ("app/build.gradle.kts", "libs.litert)", "libs.litert.gpu)", "alias libs.litert.gpu is not in the version catalog"),
     ("app/build.gradle.kts", "implementation(libs.litert)", "", "catalog entry litert is never used"),
     ("app/build.gradle.kts", "(libs.litert)", '("com.google.ai.edge.litert:litert:2.1.0")', "build.gradle.kts has a version of its own"),
+    (
+        "app/build.gradle.kts",
+        'versionName = "0.1.0"',
+        'versionName = "0.2.0"',
+        "versionName, the string version and edgelm's own version differ",
+    ),
     ("app/build.gradle.kts", 'project(":core")', 'project(":engine")', "module :engine is used, but not included"),
     (CATALOG, 'version.ref = "agp"', 'version.ref = "android"', "version android is referred to, but not defined"),
     (CATALOG, 'litert = "2.1.0"', 'litert = "2.3.0"', "LiteRtRunner.VERSION is not the catalog's litert 2.3.0"),

@@ -97,9 +97,14 @@ def test_logits_of_a_prefill_are_bit_identical(model: Model, count: int, tmp_pat
 
 @pytest.mark.parametrize(
     "settings",
-    [SamplingSettings(1.0, seed=1), SamplingSettings(0.7, top_k=40, seed=2), SamplingSettings(0.9, top_p=0.9, seed=2**40), SamplingSettings(1.3, 20, 0.8, 1.4, 4)],
+    [
+        SamplingSettings(1.0, seed=1),
+        SamplingSettings(0.7, top_k=40, seed=2),
+        SamplingSettings(0.9, top_p=0.9, seed=2**40),
+        SamplingSettings(1.3, 20, 0.8, 1.4, 4),
+    ],
     ids=["all", "top-k", "top-p", "everything"],
-)  # fmt: skip
+)
 def test_equal_seeds_write_equal_texts(model: Model, settings: SamplingSettings) -> None:
     for text in ("I would like", "", "Grüße"):
         expected = list(complete(model.session, model.tokenizer, text, 40, settings))
@@ -188,6 +193,8 @@ def corrupted_directory(model: bytes, offset: int, value: int) -> bytes:
 
 
 WORDPIECE = {"model": {"type": "WordPiece", "vocab": {"a": 0}}}
+ANCHORED = {"normalizer": {"type": "Replace", "pattern": {"Regex": "^x"}, "content": ""}}
+LARGE_ID = {"model": {"type": "WordLevel", "unk_token": "a", "vocab": {"a": 2**30}}}
 HOSTILE = {
     "empty": (lambda model: b"", "no .tflite model"),
     "text": (lambda model: b"hello, I am no model", "no .tflite model"),
@@ -207,8 +214,8 @@ HOSTILE = {
     "word pieces": (lambda model: with_tokenizer(model, WORDPIECE), "model WordPiece is not known"),
     "normalizer": (lambda model: with_tokenizer(model, {"normalizer": {"type": "BertNormalizer"}}), "BertNormalizer"),
     "pre-tokenizer": (lambda model: with_tokenizer(model, {"pre_tokenizer": {"type": "UnicodeScripts"}}), "UnicodeScripts"),
-    "pattern": (lambda model: with_tokenizer(model, {"normalizer": {"type": "Replace", "pattern": {"Regex": "^x"}, "content": ""}}), "^ in the pattern"),
-    "large id": (lambda model: with_tokenizer(model, {"model": {"type": "WordLevel", "unk_token": "a", "vocab": {"a": 2**30}}}), "no row of an embedding"),
+    "pattern": (lambda model: with_tokenizer(model, ANCHORED), "^ in the pattern"),
+    "large id": (lambda model: with_tokenizer(model, LARGE_ID), "no row of an embedding"),
 }  # fmt: skip
 
 
@@ -248,7 +255,11 @@ def test_a_manifest_that_lies_about_shapes_is_refused(jvm: JvmEngine, sound: byt
         jvm.ask("open", "lying", tmp_path / "model.tflite")
 
 
-@pytest.mark.parametrize(("settings", "message"), [((-1, 0, 1, 1, 0), "temperature"), ((1, 0, 0, 1, 0), "topP"), ((1, -1, 1, 1, 0), "topK")])
-def test_settings_out_of_range_are_refused(model: Model, settings: tuple[int, ...], message: str) -> None:
-    with pytest.raises(JavaError, match=message):
+OUT_OF_RANGE = {"temperature": (-1, 0, 1, 1, 0), "topK": (1, -1, 1, 1, 0), "topP": (1, 0, 0, 1, 0), "repetitionPenalty": (1, 0, 1, 0, 0)}
+
+
+@pytest.mark.parametrize("name", OUT_OF_RANGE)
+def test_settings_out_of_range_are_refused(model: Model, name: str) -> None:
+    settings = OUT_OF_RANGE[name]
+    with pytest.raises(JavaError, match=name):
         model.jvm.ask("complete", model.name, encoded("a"), 3, *settings)

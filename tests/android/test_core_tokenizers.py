@@ -9,16 +9,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from golden import engine_golden
 from jvm_engine import JavaError, JvmEngine
-from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers
+from tokenizers import AddedToken, Regex, models, normalizers, pre_tokenizers
 from tokenizers import Tokenizer as RawTokenizer
 
-from edgelm.text.tokenizer import Tokenizer, train_byte_bpe, train_char, train_word_level
-from edgelm.text.tiktoken_files import CL100K, LLAMA3, O200K, R50K
 from edgelm.text.byte_bpe_files import QWEN_PATTERN, pattern_splitter
+from edgelm.text.keras_tokenizer import convert_keras_tokenizer
+from edgelm.text.tiktoken_files import CL100K, LLAMA3, O200K, R50K
+from edgelm.text.tokenizer import Tokenizer, train_byte_bpe, train_char, train_word_level
 
 BUNDLED = Path(__file__).parents[2] / "edgelm" / "reference_models"
-LINES = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8").splitlines() + ["Grüße aus Köln", "東京は大きい", "Ναι ΣΟΦΟΣ"] * 3
+LINES = [*engine_golden.SENTENCES, *["Grüße aus Köln", "東京は大きい", "Ναι ΣΟΦΟΣ"] * 3]
 
 TEXTS = (
     "I'd like to book a table for two at 8:30 pm, please!",
@@ -43,21 +45,18 @@ TEXTS = (
 def random_texts(count: int) -> list[str]:
     """Strings of characters that lie on the borders of the rules, the same every time."""
     rng = random.Random(7)
-    pool = [character for text in TEXTS for character in text] + ["\u0301", "\u0308", " ", " ", "▁", "ẞ", "Σ", "σ", "\r", "\n", "'", "\U00010428", "ﬃ", "㌔", "\u00ad"]
+    pool = [*"".join(TEXTS), *"\u0301\u0308  ▁ẞΣσ\r\n'\U00010428ﬃ㌔\u00ad"]
     return ["".join(rng.choice(pool) for _ in range(rng.randrange(1, 24))) for _ in range(count)]
 
 
 def byte_bpe_with_pattern(pattern: str) -> Tokenizer:
-    description = json.loads(train_byte_bpe(LINES, 700).to_json())
-    raw = RawTokenizer.from_str(json.dumps(description))
+    raw = RawTokenizer.from_str(train_byte_bpe(LINES, 700).to_json())
     raw.pre_tokenizer = pattern_splitter(pattern)
     return Tokenizer(raw)
 
 
 def keras(lower: bool, oov: bool, char_level: bool = False) -> Tokenizer:
-    from edgelm.text.keras_tokenizer import convert_keras_tokenizer
-
-    words = ["ab"[:1], "naïve", "σοφος", "σοφος".replace("ς", "ς"), "the", "house", "straße", "i̇stanbul", "don't", "東京は大きい", "x", "y", "'", "s"]
+    words = ["a", "naïve", "σοφος", "οδυσσευς", "σας", "the", "straße", "i̇stanbul", "don't", "東京は大きい", "x", "y", "'", "s"]
     index = {word: i + 1 for i, word in enumerate(dict.fromkeys(["<unk>"] * oov + words))}
     config = {
         "word_index": json.dumps(index), "oov_token": "<unk>" if oov else None, "lower": lower, "char_level": char_level,
@@ -67,7 +66,8 @@ def keras(lower: bool, oov: bool, char_level: bool = False) -> Tokenizer:
 
 
 def unigram(byte_fallback: bool, metaspace: bool) -> Tokenizer:
-    pieces = [("<unk>", 0.0), ("▁", -2.0), ("▁the", -3.0), ("e", -4.0), ("th", -4.5), ("h", -5.0), ("東京", -6.0), ("京", -7.0), ("ü", -7.0), ("▁▁", -3.5)]
+    texts = ["▁", "▁the", "▁▁", "e", "th", "h", "東京", "京", "ü"]
+    pieces = [("<unk>", 0.0), *((text, -2.0 - i / 2) for i, text in enumerate(texts))]
     pieces += [(f"<0x{byte:02X}>", -12.0) for byte in range(256)] if byte_fallback else []
     raw = RawTokenizer(models.Unigram(pieces, 0, byte_fallback))
     cleaning = [] if metaspace else [normalizers.StripAccents(), normalizers.Strip()]
@@ -79,9 +79,10 @@ def unigram(byte_fallback: bool, metaspace: bool) -> Tokenizer:
 
 
 def mixed_pre_tokenizers() -> Tokenizer:
-    """Digits one by one, then GPT-2's words, as SmolLM has it; fused unknowns and a piece found whole."""
+    """Digits one by one, then GPT-2's words, as SmolLM has it."""
     raw = RawTokenizer.from_str(train_byte_bpe(LINES, 600).to_json())
-    raw.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)])
+    steps = [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    raw.pre_tokenizer = pre_tokenizers.Sequence(steps)
     return Tokenizer(raw)
 
 
@@ -91,7 +92,8 @@ def sentencepiece_like_bpe() -> Tokenizer:
     ids = {piece: i for i, piece in enumerate([*letters, *(f"<0x{byte:02X}>" for byte in range(256) if byte != 0xE4)])}
     merges = [("▁", "t"), ("h", "e"), ("▁t", "he"), ("i", "n"), ("in", "g")]
     raw = RawTokenizer(models.BPE(ids, merges, unk_token=" <unk>", fuse_unk=True, byte_fallback=True, ignore_merges=True))
-    raw.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁"), normalizers.Replace(Regex("▁+\\z"), "")])
+    trailing = normalizers.Replace(Regex(r"▁+\z"), "")
+    raw.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁"), trailing])
     return Tokenizer(raw)
 
 
@@ -139,8 +141,8 @@ def check_equal(jvm: JvmEngine, tokenizer: Tokenizer, name: str, folder: Path) -
     jvm.ask("tokenizer", name, file)
     for text in (*TEXTS, *random_texts(300)):
         assert jvm.encode(name, text) == tokenizer.encode(text), text
-    none = lambda value: -1 if value is None else value  # noqa: E731
-    facts = [tokenizer.kind, tokenizer.vocab_size, none(tokenizer.start_id), none(tokenizer.boundary_id), none(tokenizer.unknown_id)]
+    special = (tokenizer.start_id, tokenizer.boundary_id, tokenizer.unknown_id)
+    facts = [tokenizer.kind, tokenizer.vocab_size, *(-1 if i is None else i for i in special)]
     assert jvm.ask("pieces", name, folder / "pieces.txt") == list(map(str, facts))
     lines = (folder / "pieces.txt").read_text(encoding="utf-8").splitlines()
     for i, line in enumerate(lines):
@@ -159,3 +161,20 @@ def test_same_ids_and_pieces_as_python(jvm: JvmEngine, name: str, tmp_path: Path
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_same_ids_and_pieces_of_published_tokenizers(jvm: JvmEngine, name: str, tmp_path: Path, data_folder: Path) -> None:
     check_equal(jvm, Tokenizer.load(data_folder / "tokenizers" / PUBLISHED[name]), name, tmp_path)
+
+
+def test_a_rule_that_needs_to_know_the_first_character_is_refused_behind_one_that_drops_it(jvm: JvmEngine, tmp_path: Path) -> None:
+    description = json.loads(unigram(byte_fallback=False, metaspace=True).to_json())
+    description["normalizer"] = {"type": "Strip", "strip_left": True, "strip_right": True}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(description), encoding="utf-8")
+    with pytest.raises(JavaError, match="prepend_scheme first behind the normalizer Strip is not known"):
+        jvm.ask("tokenizer", "refused", tmp_path / "tokenizer.json")
+
+
+@pytest.mark.parametrize("affix", ["continuing_subword_prefix", "end_of_word_suffix"])
+def test_word_affixes_are_refused_by_name(jvm: JvmEngine, affix: str, tmp_path: Path) -> None:
+    description = json.loads(sentencepiece_like_bpe().to_json())
+    description["model"][affix] = "</w>"
+    (tmp_path / "tokenizer.json").write_text(json.dumps(description), encoding="utf-8")
+    with pytest.raises(JavaError, match=f"a BPE model with {affix} is not known"):
+        jvm.ask("tokenizer", "refused", tmp_path / "tokenizer.json")

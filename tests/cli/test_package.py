@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from package.elf_files import PAGE, SMALL_PAGES, elf, write_archive
-from package.packed_models import tiny
+from package.packed_models import graph, tiny
 
 from edgelm import artifact
 from edgelm.cli import main
@@ -116,6 +116,14 @@ def test_nothing_is_written_when_one_place_is_taken(run: Run, model: Path, tmp_p
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
 
+def test_nothing_is_written_when_one_package_cannot_be_made(run: Run, tmp_path: Path) -> None:
+    model = graph(tmp_path / "graph", last_only=False)
+    done = run(model, "--android", tmp_path / "a", "--cpp", tmp_path / "c", "--into", tmp_path / "assets")
+    assert done.code == 1
+    assert "converted as it is" in done.err
+    assert [path.name for path in tmp_path.iterdir()] == ["graph"]
+
+
 @pytest.mark.parametrize("second", ["same", "same/inside", "same/../same"])
 def test_one_folder_cannot_be_two_packages(run: Run, model: Path, tmp_path: Path, second: str) -> None:
     done = run(model, "--android", tmp_path / "same", "--cpp", tmp_path / second)
@@ -172,3 +180,14 @@ def test_a_damaged_model_inside_the_artifact_is_an_error(run: Run, model: Path, 
     done = run(tmp_path / "copy", "--android", tmp_path / "out")
     assert done.code == 1
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("option", ["--android", "--cpp", "--ios", "--into"])
+@pytest.mark.parametrize("place", ["a" * 300, "circle", "file/out"])
+def test_a_place_that_cannot_be_is_one_clear_error(run: Run, model: Path, tmp_path: Path, option: str, place: str) -> None:
+    (tmp_path / "circle").symlink_to(tmp_path / "circle")
+    (tmp_path / "file").write_text("")
+    done = run(model, option, tmp_path / place)
+    assert done.code in (1, 2)  # click itself refuses a circle
+    assert "cannot be" in done.err or "Error: Invalid value" in done.err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["circle", "file"]

@@ -85,6 +85,30 @@ def test_a_report_of_the_artifact_is_held_against_estimates_and_limits(edgelm, a
     assert f"edgelm profiles calibrate {tmp_path / 'report.json'}" in out
 
 
+def test_the_slowest_signature_is_held_against_the_limit(edgelm):
+    code, out, _ = edgelm("profile", "--import", GOLDEN, "--target", "android-arm64")
+    assert code == 0
+    assert "time per token, decode_256   5.281 ms" in out
+    assert "none at the start, at worst light" in out
+
+
+def test_a_device_that_slowed_itself_down_is_told_to_cool(edgelm, artifact, tmp_path):
+    hot = tuple(profile_report.ThermalReading(at_ms, status) for at_ms, status in ((0.0, 1), (900.0, 3)))
+    _, out, _ = edgelm("profile", artifact, "--import", report_of(artifact, tmp_path, thermal=hot))
+    assert "light at the start, at worst severe: the device slowed itself down, let it cool" in out
+
+
+def test_a_phone_without_a_runner_names_the_app_and_the_build(edgelm, artifact, phone, monkeypatch):
+    monkeypatch.delenv("ANDROID_NDK_HOME", raising=False)
+    phone.write("props/ro.product.cpu.abi", "arm64-v8a\n")
+    phone.write("system/bin/linker64", "")
+    code, _, err = edgelm("profile", artifact, "--device", "adb")
+    assert code == 1
+    assert "error: there is no runner for Android arm64-v8a here" in err
+    assert "--app" in err
+    assert "-DANDROID_ABI=arm64-v8a" in err
+
+
 def test_a_missed_limit_is_exit_code_3_with_a_cause(edgelm, artifact, tmp_path):
     slow = report_of(artifact, tmp_path, first_token_ms=5000.0, load_ms=4000.0)
     code, out, _ = edgelm("profile", artifact, "--import", slow)

@@ -110,7 +110,7 @@ def test_binaries_that_are_given_are_taken(tmp_path):
 def test_a_phone_without_a_build_names_the_app_and_the_commands(tmp_path, library, environment):
     with pytest.raises(DeviceError, match="no runner for Android arm64-v8a here") as caught:
         find(facts(), None, library, cache=tmp_path, environment=environment)
-    for word in ("--app", "ANDROID_NDK_HOME", "cmake -S", "-DANDROID_ABI=arm64-v8a", "-DLITERT_LIBRARY=", "jni/arm64-v8a/libLiteRt.so"):
+    for word in ("--app", "ANDROID_NDK_HOME", "cmake -S", "-DANDROID_ABI=arm64-v8a", "-DLITERT_LIBRARY=", "jni/arm64-v8a of the AAR"):
         assert word in caught.value.fix
 
 

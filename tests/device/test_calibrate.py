@@ -108,6 +108,9 @@ def test_predicted_against_measured_is_shown_before_and_after(files):
     assert [row[0] for row in shown.rows] == [one.label for one in found.observations]
     assert all("%" in row[2] and "%" in row[3] for row in shown.rows)
     assert shown.note.startswith("Median error ")
+    worst = table(found, worst=2)
+    assert len(worst.rows) == 2 and set(worst.rows) < set(shown.rows)
+    assert worst.note.startswith("The 2 of 5 calls that are missed most. Median error ")
 
 
 def refused(reports: list[ProfileReport], files: dict[str, Path]) -> ProfileReportError:
@@ -154,6 +157,12 @@ def test_a_handful_of_tokens_is_refused(files):
 def test_times_that_cannot_be_are_refused(factor, files):
     wild = refused([report_of(files["chat"], factor), report_of(files["wide"])], files)
     assert "chat, decode_128 took" in wild.what and "50 times" in wild.allowed
+
+
+def test_reports_that_contradict_each_other_are_refused(files):
+    # one model eight times slower than the same phone would run it: no three factors explain both
+    contradiction = refused([report_of(files["chat"]), report_of(files["keyboard"], 8.0)], files)
+    assert "contradict each other" in contradiction.what
 
 
 def test_a_missing_artifact_is_refused(tmp_path):

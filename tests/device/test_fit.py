@@ -84,7 +84,7 @@ def test_heavier_calls_decide_where_two_disagree():
 
 
 def test_a_share_does_not_grow_over_one():
-    slow = dataclasses.replace(START, integer_stream=0.5)
+    slow = dataclasses.replace(START, int8_stream=0.5)
     faster = dataclasses.replace(START, dram_gb_s=START.dram_gb_s * 2)
-    found = fit(made_up(faster, COSTS[:2]), slow, {"stream": ("integer_stream",)}, spread=10.0)
-    assert found.integer_stream == 1.0
+    found = fit(made_up(faster, COSTS[:2]), slow, {"stream": ("int8_stream",)}, spread=10.0)
+    assert found.int8_stream == 1.0

@@ -13,7 +13,7 @@ from edgelm.device.profile import DeviceProfile, load
 FIGURES = LatencyModel(
     cache=(CacheLevel("L2", 1000, 40.0), CacheLevel("L3", 4000, 20.0)),
     dram_gb_s=8.0,
-    integer_stream=1.0,
+    int8_stream=1.0,
     int8_ragged=1.0,
     one_row=Throughput(int8=100.0, int4=50.0, int4_block=25.0, float=10.0),
     many_rows=Throughput(int8=400.0, int4=200.0, int4_block=100.0, float=20.0),
@@ -112,14 +112,15 @@ def test_functions_lookups_and_moves_by_hand():
     assert parts.per_op == pytest.approx(0.002 + 0.005 + 0.002)
 
 
-def test_ragged_columns_and_integer_streams_cost_their_shares():
-    slow = device(int8_ragged=0.5, integer_stream=0.5)
+def test_ragged_columns_and_int8_streams_cost_their_shares():
+    slow = device(int8_ragged=0.5, int8_stream=0.5)
     ragged = dataclasses.replace(product(8, 1_000_000), ragged=True)
     assert predict(call(ragged), slow).breakdown.compute == pytest.approx(0.04)
     within, behind = (predict(call(product(800_000), working_set=size), slow).breakdown.weights for size in (800_000, 80_000_000))
     assert within == pytest.approx(0.02)  # the first level feeds them at full speed
     assert behind == pytest.approx(0.2)  # 0.8 MB at half of 8 GB/s
-    assert predict(call(product(800_000, kind="float"), working_set=80_000_000), slow).breakdown.weights == pytest.approx(0.1)
+    for kind in ("float", "int4_block"):
+        assert predict(call(product(800_000, kind=kind), working_set=80_000_000), slow).breakdown.weights == pytest.approx(0.1)
 
 
 def test_the_interval_by_hand():

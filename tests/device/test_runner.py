@@ -174,6 +174,7 @@ def test_info_names_the_machine(native):
         (["tokens", "m.tflite", "--ids", "1", "--outputs", "out", "--weight-cache", "no/w"], "the weight cache no/w cannot be written"),
         (["tokens", "m.tflite", "--outputs", "out"], "option --ids is missing"),
         (["tokens", "m.tflite", "--ids"], "option --ids needs a value"),
+        (["tokens", "--ids", "1", "--outputs", "out"], "no model was given"),
         (["bench", "m.tflite", "--json", "out", "--threads", "0"], "--threads 0: a whole number of at least 1"),
         (["bench", "m.tflite", "--json", "out", "--speed", "9"], "option --speed is not known"),
         (["bench", "t.tflite", "--json", "out", "--prompt", "513"], "the context is full: it holds 512 tokens, 0 are taken, 513 more"),

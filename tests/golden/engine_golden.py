@@ -95,7 +95,8 @@ def of_model(name: str) -> dict[str, Any]:
     for prompt in prompts():
         words = suggest(session, tokenizer, prompt, SUGGESTIONS + 1)
         chances = [word.probability for word in words]
-        if all(after < before * (1 - CLEAR) for before, after in zip(chances, chances[1:], strict=False)) and len(suggestions) < PROMPTS:
+        clear = all(after < before * (1 - CLEAR) for before, after in itertools.pairwise(chances))
+        if clear and len(suggestions) < PROMPTS:
             suggestions[prompt] = [word.text for word in words[:SUGGESTIONS]]
     longest_first = reversed(list(prompts()))
     beginnings = itertools.islice((text for text in longest_first if stands_clear(session, tokenizer, text)), CONTINUATIONS)

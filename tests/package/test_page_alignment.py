@@ -160,8 +160,8 @@ def test_hostile_archives_are_read_or_refused(tmp_path: Path, at: int, change: b
 
 
 def test_missing_paths_are_an_error(tmp_path: Path) -> None:
-    for name in ("missing.so", "missing.apk"):
-        with pytest.raises(ArtifactError, match="No such file"):
+    for name, why in (("missing.so", "No such file"), ("missing.apk", "No such file"), ("a" * 300, "name too long")):
+        with pytest.raises(ArtifactError, match=why):
             page_alignment.find((tmp_path / name,))
     with pytest.raises(ArtifactError, match="no native library"):
         page_alignment.find((tmp_path,))

@@ -11,7 +11,7 @@ from lower.lowered_models import encoded, grid_model, random_model
 from runtime.tiny_graphs import forward_bytes, weights
 from tiny_models import recurrent_spec, transformer_spec
 
-from edgelm.device import emulator
+from edgelm.device import emulator, profile
 from edgelm.errors import RuntimeFailure
 from edgelm.lower.direct import lower
 from edgelm.model import LanguageModel
@@ -173,6 +173,15 @@ def test_a_proof_that_would_take_too_long_is_cut_and_says_so(files: dict[str, by
     assert any("about" in stage for stage in stages)  # it says what it costs
 
 
+def test_devices_that_are_not_arm64_or_ship_another_runtime_have_no_proof(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("EDGELM_CACHE", str(tmp_path))
+    assert arm64.machine_for(profile.load("host")) == (None, ())
+    assert arm64.machine_for(profile.load("android-tflite-2.14")) == (None, ())
+    machine, notes = arm64.machine_for(profile.load("android-arm64"))
+    assert machine is None
+    assert notes == ("arm64 proof not run; edgelm doctor --setup-arm64 fetches the emulator (100 MB)",)
+
+
 def test_int4_blocks_are_not_run_and_said_why(files: dict[str, bytes]) -> None:
     assert has_blocks(reader.read(files["blocks"]))
     proof = arm64.prove(files["blocks"], HostMachine(), no_stage)
@@ -188,6 +197,21 @@ def test_kernels_are_named_by_the_instructions_only_they_have() -> None:
     assert arm64_report.kernels(none | {"mmla": 10, "dot": 3}) == "i8mm"
     assert arm64_report.kernels(none | {"fmla": 10}) == "NEON float32"
     assert arm64_report.kernels(none) == "no vector products"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["tanh", "gelu"])
+def test_ops_that_count_as_exact_give_the_same_bits(name: str, arm64_cache: Path, tmp_path: Path) -> None:
+    model, path = ModelBuilder(), tmp_path / "model.tflite"
+    graph = model.subgraph("op")
+    graph.output("y", getattr(graph, name)(graph.input("x", (1, 4096))))
+    path.write_bytes(model.finish())
+    call = {"x": np.random.default_rng(0).normal(0, 2, (1, 4096)).astype(np.float32)}
+    here = HostMachine().run(emulator.CORES[0], path, "op", [call], repeat=1, timeout=60.0).outputs[0]["y"]
+    machine = emulator.require(arm64_cache)
+    for core in machine.cores:
+        there = machine.run(core, path, "op", [call], repeat=1, timeout=60.0).outputs[0]["y"]
+        np.testing.assert_array_equal(there, here, err_msg=core.name)
 
 
 @pytest.mark.slow

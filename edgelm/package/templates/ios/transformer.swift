@@ -13,7 +13,7 @@ final class @CLASS@ {
 
   private let decode: SignatureRunner
   private var cache: [String: Data] = [:]
-  private var mask = [Float32](repeating: masked, count: context)
+  private var mask = [Float32](repeating: @CLASS@.masked, count: @CLASS@.context)
   private(set) var position: Int32 = 0
 
   init(path: String, threads: Int = 1) throws {

@@ -140,11 +140,15 @@ public final class BenchmarkActivity extends ScreenActivity implements Benchmark
             start(BenchmarkRequest.of(extras(intent)));
         } catch (EdgeLmException refused) {
             say(R.id.status, refused.getMessage());
-            try {
-                new ReportFolder(getExternalFilesDir(ReportFolder.NAME)).writeError(intent.getStringExtra(BenchmarkRequest.REPORT), refused.getMessage());
-            } catch (EdgeLmException | IOException unusable) {
-                say(R.id.status, refused.getMessage() + "\n" + unusable.getMessage());
-            }
+            tell(intent.getStringExtra(BenchmarkRequest.REPORT), refused.getMessage());
+        }
+    }
+
+    private void tell(String report, String words) {
+        try {
+            new ReportFolder(getExternalFilesDir(ReportFolder.NAME)).writeError(report, words);
+        } catch (EdgeLmException | IOException unusable) {
+            say(R.id.status, words + "\n" + unusable.getMessage());
         }
     }
 

@@ -19,7 +19,7 @@ final class Fields {
     /**
      * A value that has to be an object.
      *
-     * @param value as {@link JsonReader#nextValue()} gives it
+     * @param value as {@link JsonValues} gives it
      * @param name what it is, for messages
      */
     static Fields of(Object value, String name) {

@@ -86,6 +86,12 @@ final class Graphemes {
 
     /** Grapheme_Cluster_Break = Prepend, as far as a cluster of five bytes can begin with it. */
     private static boolean isPrepended(int point) {
-        return point >= 0x600 && point <= 0x605 || point == 0x6DD || point == 0x70F || point == 0x890 || point == 0x891 || point == 0x8E2 || point == 0xD4E;
+        return point >= 0x600 && point <= 0x605
+                || point == 0x6DD
+                || point == 0x70F
+                || point == 0x890
+                || point == 0x891
+                || point == 0x8E2
+                || point == 0xD4E;
     }
 }

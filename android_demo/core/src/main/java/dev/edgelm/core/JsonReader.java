@@ -1,10 +1,6 @@
 package dev.edgelm.core;
 
 import java.nio.charset.StandardCharsets;
-import java.util.ArrayList;
-import java.util.LinkedHashMap;
-import java.util.List;
-import java.util.Map;
 
 /**
  * A strict reader of JSON (RFC 8259) in UTF-8 that can be pulled value by value, so that a vocabulary becomes arrays without a
@@ -22,6 +18,8 @@ import java.util.Map;
 final class JsonReader {
     /** Containers within containers; a tokenizer.json has ten. */
     static final int DEEPEST = 60;
+
+    private static final int SHORT = 9; // digits that fit an int
 
     private final byte[] text;
     private final String name;
@@ -126,15 +124,6 @@ final class JsonReader {
         }
     }
 
-    /** A whole number. */
-    int nextInt() {
-        double value = nextDouble();
-        if (value != (int) value) {
-            throw error("a whole number was expected, not " + value);
-        }
-        return (int) value;
-    }
-
     double nextDouble() {
         skipSpace();
         int start = at;
@@ -151,33 +140,25 @@ final class JsonReader {
             }
             digits();
         }
+        if (at - start <= SHORT) {
+            return shortNumber(start);
+        }
         if (at - start > 400) {
             throw error("a number of " + (at - start) + " characters");
         }
         return Double.parseDouble(new String(text, start, at - start, StandardCharsets.US_ASCII));
     }
 
-    /** The next value: Map, List, String, Double, Boolean or null. Of equal keys the last one counts. */
-    Object nextValue() {
-        switch (peek()) {
-            case '{':
-                return nextMap();
-            case '[':
-                return nextList();
-            case '"':
-                return nextString();
-            case 't':
-                word("true");
-                return Boolean.TRUE;
-            case 'f':
-                word("false");
-                return Boolean.FALSE;
-            case 'n':
-                word("null");
-                return null;
-            default:
-                return nextDouble();
+    /** The next value where it is true, false or null. */
+    Boolean nextLiteral() {
+        char first = peek();
+        String word = first == 't' ? "true" : first == 'f' ? "false" : "null";
+        for (int i = 0; i < word.length(); i++) {
+            if (!accept(word.charAt(i))) {
+                throw error("a value was expected");
+            }
         }
+        return first == 'n' ? null : Boolean.valueOf(first == 't');
     }
 
     /** Reads over the next value, checking it, and keeps nothing of it. */
@@ -196,8 +177,10 @@ final class JsonReader {
         } else if (first == '"') {
             scratch.clear();
             nextString(scratch);
+        } else if (first == 't' || first == 'f' || first == 'n') {
+            nextLiteral();
         } else {
-            nextValue();
+            nextDouble();
         }
     }
 
@@ -212,24 +195,6 @@ final class JsonReader {
     /** An error at the present place. */
     EdgeLmException error(String reason) {
         return new EdgeLmException(name + " is damaged at byte " + at + ": " + reason, "JSON as edgelm convert writes it");
-    }
-
-    private Map<String, Object> nextMap() {
-        Map<String, Object> map = new LinkedHashMap<>();
-        beginObject();
-        for (String key = nextKey(); key != null; key = nextKey()) {
-            map.put(key, nextValue());
-        }
-        return map;
-    }
-
-    private List<Object> nextList() {
-        List<Object> list = new ArrayList<>();
-        beginArray();
-        while (nextElement()) {
-            list.add(nextValue());
-        }
-        return list;
     }
 
     private void open(char bracket) {
@@ -252,6 +217,18 @@ final class JsonReader {
         }
         begun |= 1L << depth;
         return true;
+    }
+
+    /** The number of a few characters from {@code start} to here: ids and ranks, which need no {@code String}. */
+    private double shortNumber(int start) {
+        int value = 0;
+        for (int i = start; i < at; i++) {
+            if (text[i] < '0' || text[i] > '9') {
+                return Double.parseDouble(new String(text, start, at - start, StandardCharsets.US_ASCII));
+            }
+            value = 10 * value + text[i] - '0';
+        }
+        return value;
     }
 
     private int escape() {
@@ -311,14 +288,6 @@ final class JsonReader {
         }
         if (at == start) {
             throw error("a value was expected");
-        }
-    }
-
-    private void word(String word) {
-        for (int i = 0; i < word.length(); i++) {
-            if (!accept(word.charAt(i))) {
-                throw error("a value was expected");
-            }
         }
     }
 

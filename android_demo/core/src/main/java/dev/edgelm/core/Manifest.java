@@ -51,10 +51,7 @@ public final class Manifest {
      * @throws EdgeLmException it is damaged or of another version
      */
     public static Manifest parse(byte[] json) {
-        JsonReader reader = new JsonReader(json, Artifact.MANIFEST);
-        Object value = reader.nextValue();
-        reader.end();
-        return new Manifest(Fields.of(value, Artifact.MANIFEST));
+        return new Manifest(Fields.of(JsonValues.read(json, Artifact.MANIFEST), Artifact.MANIFEST));
     }
 
     /**

@@ -94,7 +94,7 @@ public final class Measurement {
     /**
      * The prompt that {@link #prefillMs} took.
      *
-     * @return tokens; 0 when the model has no prefill signature
+     * @return tokens; 0 when the model has no prefill signature, or the prompt was a single token
      */
     public int prefillTokens() {
         return prefillTokens;

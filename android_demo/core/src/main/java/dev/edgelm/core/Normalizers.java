@@ -43,7 +43,8 @@ final class Normalizers {
         }
         Function<Fields, Normalizer> maker = KINDS.get(fields.text("type"));
         if (maker == null) {
-            throw new EdgeLmException("tokenizer.json: the normalizer " + fields.text("type") + " is not known", String.join(", ", KINDS.keySet()));
+            String what = "tokenizer.json: the normalizer " + fields.text("type") + " is not known";
+            throw new EdgeLmException(what, String.join(", ", KINDS.keySet()));
         }
         return maker.apply(fields);
     }

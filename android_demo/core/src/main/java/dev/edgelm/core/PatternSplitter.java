@@ -25,7 +25,8 @@ final class PatternSplitter implements PreTokenizer {
                     return behavior;
                 }
             }
-            throw new EdgeLmException("tokenizer.json: the behavior " + name + " of a Split is not known", "Removed, Isolated, MergedWithNext");
+            String allowed = "Removed, Isolated, MergedWithPrevious, MergedWithNext, Contiguous";
+            throw new EdgeLmException("tokenizer.json: the behavior " + name + " of a Split is not known", allowed);
         }
     }
 

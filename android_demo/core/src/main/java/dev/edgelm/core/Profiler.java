@@ -42,7 +42,8 @@ public final class Profiler {
         public Plan(int prompt, int tokens, int warmup, long seed) {
             if (prompt < 1 || tokens < 1 || warmup < 0 || seed < 0 || tokens > 1_000_000) {
                 String met = "prompt " + prompt + ", tokens " + tokens + ", warmup " + warmup + ", seed " + seed;
-                throw new EdgeLmException("the plan cannot be run: " + met, "prompt and tokens from 1 on, tokens up to 1000000, the others from 0 on");
+                String allowed = "prompt and tokens from 1 on, tokens up to 1000000, the others from 0 on";
+                throw new EdgeLmException("the plan cannot be run: " + met, allowed);
             }
             this.prompt = prompt;
             this.tokens = tokens;
@@ -86,7 +87,7 @@ public final class Profiler {
         long began = probes.nanoTime();
         session.prefill(ids, 0, plan.prompt);
         double firstTokenMs = since(began);
-        boolean prefills = session.signature().startsWith("prefill");
+        boolean prefills = session.prefills() && plan.prompt > 1;
         double[] prefillMs = prefills ? prefills(ids, plan.prompt) : new double[0];
         Map<String, double[]> times = decode(plan, ids, progress);
         look();

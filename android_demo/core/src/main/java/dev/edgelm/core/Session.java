@@ -170,6 +170,11 @@ public abstract class Session {
         return position;
     }
 
+    /** Whether several tokens are taken in calls of their own. */
+    boolean prefills() {
+        return false;
+    }
+
     /** Takes tokens that have been checked. */
     FloatBuffer take(int[] tokens, int from, int to) {
         FloatBuffer logits = step(tokens[from]);

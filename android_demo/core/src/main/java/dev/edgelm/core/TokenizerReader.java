@@ -33,7 +33,7 @@ final class TokenizerReader {
             if (key.equals("model") && reader.peek() == '{') {
                 readModel(reader);
             } else {
-                sections.put(key, reader.nextValue());
+                sections.put(key, JsonValues.next(reader));
             }
         }
         reader.end();
@@ -97,12 +97,11 @@ final class TokenizerReader {
                 break;
             case "Unigram":
                 readScores();
-                int unknown = model().count("unk_id", -1);
-                model = new UnigramModel(vocabulary, scores, unknown, model().flag("byte_fallback", false) ? new BytePieces(vocabulary) : null);
+                model = new UnigramModel(vocabulary, scores, model().count("unk_id", Tokenizer.NONE), bytePieces());
                 break;
             default:
-                throw new EdgeLmException(
-                        "tokenizer.json: the model " + (type.isEmpty() ? "without a type" : type) + " is not known", "WordLevel, BPE, Unigram");
+                String met = type.isEmpty() ? "without a type" : type;
+                throw new EdgeLmException("tokenizer.json: the model " + met + " is not known", "WordLevel, BPE, Unigram");
         }
         readAdded();
         return model;
@@ -115,7 +114,7 @@ final class TokenizerReader {
                 offsets.put(key, reader.offset());
                 reader.skipValue();
             } else {
-                sections.put("model." + key, reader.nextValue());
+                sections.put("model." + key, JsonValues.next(reader));
             }
         }
     }
@@ -218,9 +217,12 @@ final class TokenizerReader {
                 throw new EdgeLmException("tokenizer.json: a BPE model with " + affix + " is not known", "byte-level BPE");
             }
         }
-        int unknown = model.has("unk_token") ? vocabulary.findAny(model.text("unk_token")) : -1;
-        BytePieces bytePieces = model.flag("byte_fallback", false) ? new BytePieces(vocabulary) : null;
-        return new BpeModel.Rules(unknown, model.flag("fuse_unk", false), bytePieces, model.flag("ignore_merges", false));
+        int unknown = model.has("unk_token") ? vocabulary.findAny(model.text("unk_token")) : Tokenizer.NONE;
+        return new BpeModel.Rules(unknown, model.flag("fuse_unk", false), bytePieces(), model.flag("ignore_merges", false));
+    }
+
+    private BytePieces bytePieces() {
+        return model().flag("byte_fallback", false) ? new BytePieces(vocabulary) : null;
     }
 
     private void readAdded() {

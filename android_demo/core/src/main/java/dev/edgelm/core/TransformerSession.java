@@ -53,10 +53,11 @@ final class TransformerSession extends Session {
 
         CacheStage stage() {
             if (allocated == null) {
-                allocated = new CacheStage(name, signatures.get(name), runner, layout);
-                if (!allocated.decodes && allocated.tokensPerCall != tokens) {
-                    throw new EdgeLmException("signature " + name + " takes " + allocated.tokensPerCall + " tokens", tokens + " by its name");
+                CacheStage made = new CacheStage(name, signatures.get(name), runner, layout);
+                if (!made.decodes && made.tokensPerCall != tokens) {
+                    throw new EdgeLmException("signature " + name + " takes " + made.tokensPerCall + " tokens");
                 }
+                allocated = made;
             }
             return allocated;
         }
@@ -146,6 +147,11 @@ final class TransformerSession extends Session {
         stage.showSlots(wanted.position);
         lineage = wanted;
         position = wanted.position;
+    }
+
+    @Override
+    boolean prefills() {
+        return chunks.length > 0;
     }
 
     @Override

@@ -140,7 +140,9 @@ final class FakeTransformer implements ModelRunner {
             for (int j = 0; j < VOCABULARY; j++) {
                 float sum = 0;
                 for (int slot = 0; slot < slots; slot++) {
-                    sum += mask.get(slot) == 0 ? seen(keys.get((slots + slot) * DIM + 1), values.get((DIM + DIM - 1) * slots + slot), slot, j) : 0;
+                    float key = keys.get((slots + slot) * DIM + 1); // second head
+                    float value = values.get((DIM + DIM - 1) * slots + slot);
+                    sum += mask.get(slot) == 0 ? seen(key, value, slot, j) : 0;
                 }
                 for (int t = 0; t < last; t++) {
                     int token = given.getInt(4 * t);

@@ -9,15 +9,13 @@ import org.junit.Test;
 
 public final class JsonReaderTest {
     private static Object read(String text) {
-        JsonReader reader = new JsonReader(text.getBytes(StandardCharsets.UTF_8), "test");
-        Object value = reader.nextValue();
-        reader.end();
-        return value;
+        return JsonValues.read(text.getBytes(StandardCharsets.UTF_8), "test");
     }
 
     @Test
     public void readsEveryKindOfValue() {
-        assertEquals("{a=[1.0, -250.0, true, false, null], b={}, c=[]}", read(" {\"a\": [1, -2.5e2, true, false, null], \"b\":{}, \"c\":[]} ").toString());
+        String text = " {\"a\": [1, -2.5e2, true, false, null], \"b\":{}, \"c\":[]} ";
+        assertEquals("{a=[1.0, -250.0, true, false, null], b={}, c=[]}", read(text).toString());
         assertEquals("q\"\\/\b\f\n\r\té😀ü", read("\"q\\\"\\\\\\/\\b\\f\\n\\r\\t\\u00e9\\ud83d\\ude00ü\""));
         assertEquals("{a=2.0}", read("{\"a\":1,\"a\":2}").toString());
     }
@@ -33,8 +31,9 @@ public final class JsonReaderTest {
     @Test
     public void refusesWhatIsNoJson() {
         String[] texts = {
-            "", " ", "{", "[1,]", "[1 2]", "{\"a\" 1}", "{\"a\":1,}", "{a:1}", "'a'", "\"a", "\"\n\"", "\"\\x\"", "\"\\u12\"", "\"\\ud83d\"",
-            "\"\\udc00\"", "01", "1.", ".5", "+1", "1e", "-", "NaN", "Infinity", "tru", "nulll", "[1]]", "1 2", "\u00a01", "[}", "{]"
+            "", " ", "{", "[1,]", "[1 2]", "{\"a\" 1}", "{\"a\":1,}", "{a:1}", "'a'", "\"a", "\"\n\"", "\"\\x\"", "\"\\u12\"", 
+            "\"\\ud83d\"", "\"\\udc00\"", "01", "1.", ".5", "+1", "1e", "-", "NaN", "Infinity", "tru", "nulll", "[1]]", "1 2",
+            "\u00a01", "[}", "{]"
         };
         for (String text : texts) {
             EdgeLmException error = assertThrows(text, EdgeLmException.class, () -> read(text));

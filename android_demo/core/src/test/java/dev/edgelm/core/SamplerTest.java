@@ -43,7 +43,10 @@ public final class SamplerTest {
 
     @Test
     public void nothingIsChosenFromNan() {
-        assertThrows(EdgeLmException.class, () -> new Sampler(2).sample(FloatBuffer.wrap(new float[] {0, Float.NaN}), SamplingSettings.GREEDY, new Pcg64(0), new int[0], 0, 0));
+        FloatBuffer broken = FloatBuffer.wrap(new float[] {0, Float.NaN});
+        Sampler sampler = new Sampler(2);
+        Pcg64 random = new Pcg64(0);
+        assertThrows(EdgeLmException.class, () -> sampler.sample(broken, SamplingSettings.GREEDY, random, new int[0], 0, 0));
     }
 
     @Test

@@ -10,7 +10,8 @@ import org.junit.Test;
 public final class SuggesterTest {
     private static final String WORDS =
             "{\"added_tokens\":[],\"normalizer\":{\"type\":\"Lowercase\"},\"pre_tokenizer\":{\"type\":\"WhitespaceSplit\"},"
-                    + "\"model\":{\"type\":\"WordLevel\",\"unk_token\":\"<unk>\",\"vocab\":{\"<unk>\":0,\"</s>\":1,\"see\":2,\"you\":3,\"soon\":4}}}";
+                    + "\"model\":{\"type\":\"WordLevel\",\"unk_token\":\"<unk>\","
+                    + "\"vocab\":{\"<unk>\":0,\"</s>\":1,\"see\":2,\"you\":3,\"soon\":4}}}";
 
     private final FakeTransformer model = new FakeTransformer();
     private final Session session = Session.open(FakeTransformer.manifest(), model);

@@ -189,7 +189,8 @@ public final class Main {
                         Long.parseLong(fields[8]));
         StringBuilder parts = new StringBuilder();
         TextSink sink = part -> parts.append(encoded(part)).append(' ') != null;
-        int written = new Completer(model.session, model.artifact.tokenizer()).complete(text(fields[2]), Integer.parseInt(fields[3]), settings, sink);
+        Completer completer = new Completer(model.session, model.artifact.tokenizer());
+        int written = completer.complete(text(fields[2]), Integer.parseInt(fields[3]), settings, sink);
         return written + "\t" + parts.toString().trim();
     }
 

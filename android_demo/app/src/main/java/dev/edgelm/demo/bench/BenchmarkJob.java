@@ -19,6 +19,8 @@ import java.time.temporal.ChronoUnit;
 
 /** One run of the benchmark, which goes on while its screen is rotated. Everything but {@link #run} is for the main thread. */
 public final class BenchmarkJob implements EngineHost.ExclusiveTask<BenchmarkJob.Outcome>, EngineHost.Listener<BenchmarkJob.Outcome> {
+    private static final int SHOWN = 20; // steps of the progress bar
+
     private final Context context;
     private final BenchmarkRequest request;
     private volatile boolean stopped;
@@ -225,9 +227,11 @@ public final class BenchmarkJob implements EngineHost.ExclusiveTask<BenchmarkJob
                 .loadMs(engine.loadMs());
     }
 
-    /** Hears of each token on the worker thread. */
+    /** Hears of each token on the worker thread; tells the screen rarely, as drawing disturbs what is measured. */
     private boolean on(int now, int all) {
-        DemoApplication.of(context).engine().post(() -> show(now, all));
+        if (now == all || now % Math.max(1, all / SHOWN) == 0) {
+            DemoApplication.of(context).engine().post(() -> show(now, all));
+        }
         return !stopped;
     }
 

@@ -70,7 +70,8 @@ public final class BenchmarkRequest {
     private static <T> T extra(Map<String, ?> extras, String name, Class<T> type, String option, T fallback) {
         Object value = extras.get(name);
         if (value != null && !type.isInstance(value)) {
-            throw new EdgeLmException("the extra " + name + " is of the wrong type", type.getSimpleName(), option + " " + name + " VALUE", null);
+            String fix = option + " " + name + " VALUE";
+            throw new EdgeLmException("the extra " + name + " is of the wrong type", type.getSimpleName(), fix, null);
         }
         return value == null ? fallback : type.cast(value);
     }

@@ -32,7 +32,8 @@ public final class BenchmarkRequestTest {
 
     @Test
     public void numbersOutOfRange() {
-        for (Object[] wrong : new Object[][] {{"runs", 0}, {"runs", 1_000_001}, {"prompt", 0}, {"warmup", -1}, {"threads", 0}, {"threads", 65}}) {
+        Object[][] outOfRange = {{"runs", 0}, {"runs", 1_000_001}, {"prompt", 0}, {"warmup", -1}, {"threads", 0}, {"threads", 65}};
+        for (Object[] wrong : outOfRange) {
             Map<String, Object> extras = extras("report", "a");
             extras.put((String) wrong[0], wrong[1]);
             EdgeLmException error = assertThrows(EdgeLmException.class, () -> BenchmarkRequest.of(extras));

@@ -37,7 +37,8 @@ public final class OwnFilesTest {
     @Test
     public void pathsThatLeadOut() throws IOException {
         Files.createSymbolicLink(new File(external, "link.tflite").toPath(), secret.toPath());
-        for (String path : new String[] {secret.getPath(), SHELL + "../secret.tflite", SHELL + "link.tflite", external + "x/a.tflite", "/"}) {
+        String beside = external + "x/a.tflite";
+        for (String path : new String[] {secret.getPath(), SHELL + "../secret.tflite", SHELL + "link.tflite", beside, "/"}) {
             EdgeLmException error = assertThrows(path, EdgeLmException.class, () -> own.resolve(path, ".tflite"));
             assertEquals("the file " + path + " is not this app's", error.what());
         }
