@@ -57,7 +57,7 @@ final class JsonReader {
         return at;
     }
 
-    /** The first character of the next value: one of {@code { [ " t f n -} or a digit. */
+    /** The first character of the next value: a bracket or brace, a quote, t, f, n, a minus or a digit; 0 at the end. */
     char peek() {
         skipSpace();
         return at < text.length ? (char) (text[at] & 0xFF) : '\0';
