@@ -6,9 +6,10 @@ on this host. The cores are emulated (`edgelm.device.emulator`): figures are the
 
 from __future__ import annotations
 
+import math
 import os
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,8 @@ from edgelm.device.profile import DeviceProfile
 from edgelm.errors import EmulatorError
 from edgelm.report import Check, Report, Table
 from edgelm.tflite import reader
-from edgelm.validate.arm64_calls import RecordedCall, Tensors, record
+from edgelm.tflite.reader import SignatureInfo
+from edgelm.validate.arm64_calls import RecordedCall, Tensors, calls_of, record
 from edgelm.validate.arm64_limits import LIMITS, Limit, arithmetic_of, has_blocks
 from edgelm.validate.arm64_report import TITLE, Job, Result, blocks_table, checks, core_table, signature_table
 
@@ -67,20 +69,21 @@ def prove(tflite: bytes, machine: Machine, on_stage: OnStage, *, budget_s: float
         return Proof((Check(TITLE, "not run", basis="read"),), (blocks_table(),))
     arithmetic = arithmetic_of(model)
     limit = LIMITS[arithmetic]
+    tokens = {signature.name: _tokens(signature) for signature in model.signatures}
     with tempfile.TemporaryDirectory(prefix="edgelm-arm64.") as folder:
         path = Path(folder) / "model.tflite"
         path.write_bytes(tflite)
         on_stage("running it here for the arm64 proof", 0, 0)
-        calls = record(path)
-        chosen, seconds = _affordable(calls, len(tflite), len(machine.cores), budget_s)
+        chosen, seconds = _affordable(model.signatures, len(tflite), len(machine.cores), budget_s)
+        calls = record(path, chosen)
         stage = f"proving it on arm64 cores (about {seconds:.0f} s)"
         results: list[Result] = []
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            jobs = [Job(core, name) for core in machine.cores for name in chosen]
+            jobs = [Job(core, name, tokens[name]) for core in machine.cores for name in calls]
             for result in pool.map(lambda job: _result(job, machine, path, calls[job.signature], limit), jobs):
                 on_stage(stage, len(results), len(jobs))
                 results.append(result)
-    left_out = [name for name in calls if name not in chosen]
+    left_out = [name for name in tokens if name not in calls]
     found = tuple(check for core in machine.cores for check in checks(core, results, limit))
     return Proof(found, (core_table(machine, results, arithmetic, left_out), signature_table(results)))
 
@@ -112,9 +115,9 @@ def machine_for(profile: DeviceProfile) -> tuple[Machine | None, tuple[str, ...]
     return machine, () if machine else (f"{TITLE} not run; {emulator.SETUP} fetches the emulator (100 MB)",)
 
 
-def _affordable(calls: Mapping[str, Sequence[RecordedCall]], nbytes: int, cores: int, budget_s: float) -> tuple[tuple[str, ...], float]:
-    """The signatures that fit into the budget, cheapest first, and what they cost, s."""
-    costs = {name: cores * _seconds(recorded, nbytes, len(calls)) for name, recorded in calls.items() if recorded}
+def _affordable(signatures: Sequence[SignatureInfo], nbytes: int, cores: int, budget_s: float) -> tuple[tuple[str, ...], float]:
+    """The signatures that fit into the budget, cheapest first, and what they cost, s; the first of them in any case."""
+    costs = {signature.name: cores * _seconds(signature, nbytes, len(signatures)) for signature in signatures}
     chosen: list[str] = []
     spent = 0.0
     for name in sorted(costs, key=lambda name: costs[name]):
@@ -122,30 +125,31 @@ def _affordable(calls: Mapping[str, Sequence[RecordedCall]], nbytes: int, cores:
             break
         chosen.append(name)
         spent += costs[name]
-    return tuple(name for name in calls if name in chosen), spent / (os.cpu_count() or 1)
+    return tuple(chosen), spent / (os.cpu_count() or 1)
 
 
-def _seconds(recorded: Sequence[RecordedCall], nbytes: int, signatures: int) -> float:
+def _seconds(signature: SignatureInfo, nbytes: int, signatures: int) -> float:
     """What one signature costs under QEMU on a desktop core.
 
     Measured on the bundled models: 0.1 s a MB to pack the weights of a signature, 0.03 s a MB and token, int8 and float32 alike.
     """
-    return 0.5 + nbytes / 1e6 * (0.1 * signatures + 0.03 * _repeat(recorded) * sum(map(_tokens, recorded)))
+    tokens = _tokens(signature)
+    return 0.5 + nbytes / 1e6 * (0.1 * signatures + 0.03 * _repeat(tokens) * tokens * calls_of(signature.name))
 
 
-def _tokens(call: RecordedCall) -> int:
+def _tokens(signature: SignatureInfo) -> int:
     """Tokens a call takes."""
-    return 1 if "token" in call.inputs else max(array.size for array in call.inputs.values() if array.dtype.kind == "i")
+    return max((math.prod(tensor.shape) for tensor in signature.inputs.values() if tensor.dtype.startswith("int")), default=1)
 
 
-def _repeat(recorded: Sequence[RecordedCall]) -> int:
-    return CHUNK_REPEATS if _tokens(recorded[0]) > 1 else REPEATS
+def _repeat(tokens: int) -> int:
+    return CHUNK_REPEATS if tokens > 1 else REPEATS
 
 
 def _result(job: Job, machine: Machine, model: Path, recorded: Sequence[RecordedCall], limit: Limit) -> Result:
     inputs = [call.inputs for call in recorded]
     try:
-        run = machine.run(job.core, model, job.signature, inputs, repeat=_repeat(recorded), timeout=PATIENCE_S)
+        run = machine.run(job.core, model, job.signature, inputs, repeat=_repeat(job.tokens), timeout=PATIENCE_S)
     except EmulatorError as error:
         return Result(job, error=error)
     pairs = [(call.outputs, outputs) for call, outputs in zip(recorded, run.outputs, strict=True)]
@@ -155,7 +159,6 @@ def _result(job: Job, machine: Machine, model: Path, recorded: Sequence[Recorded
         tuple(_difference(here, there) for here, there in pairs),
         all(same_choice(here, there, limit) for here, there in pairs),
         counts,
-        _tokens(recorded[0]),
     )
 
 

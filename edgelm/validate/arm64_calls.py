@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -87,7 +87,7 @@ def recording_engine(model: Path, recorder: Recorder) -> Engine:
     return RecordingEngine(model)
 
 
-def record(model: Path) -> Mapping[str, tuple[RecordedCall, ...]]:
+def record(model: Path, chosen: Collection[str] | None = None) -> Mapping[str, tuple[RecordedCall, ...]]:
     """Runs a model on this host the way an app does and keeps a few calls of each signature.
 
     A recurrent model takes consecutive steps of a text it writes itself; a transformer decodes at the first, the middle and the last slot
@@ -95,9 +95,10 @@ def record(model: Path) -> Mapping[str, tuple[RecordedCall, ...]]:
 
     Args:
         model: A .tflite with signatures edgelm can run.
+        chosen: Signatures; None for all.
 
     Returns:
-        Signature -> its calls, in the file's order; none for a signature that no session would call.
+        Signature -> its calls, in the file's order, without those that no session would call.
 
     Raises:
         RuntimeFailure: The model cannot be run here.
@@ -111,12 +112,19 @@ def record(model: Path) -> Mapping[str, tuple[RecordedCall, ...]]:
     if STEP in engine.signatures:
         _steps(RecurrentSession(engine), recorder)
     elif any(DECODE.fullmatch(name) for name in engine.signatures):
-        _decodes(TransformerSession(engine), engine, recorder)
+        _decodes(TransformerSession(engine), engine.signatures if chosen is None else chosen, recorder)
     elif FORWARD in engine.signatures:
         _windows(ForwardSession(engine), recorder)
     else:
         raise RuntimeFailure(f"the model has no signature edgelm can run (it has: {', '.join(engine.signatures) or 'none'})")
-    return {name: tuple(recorder.calls.get(name, ())) for name in engine.signatures}
+    return {name: tuple(recorder.calls[name]) for name in engine.signatures if name in recorder.calls}
+
+
+def calls_of(signature: str) -> int:
+    """How many calls `record` keeps of a signature, by its name."""
+    if DECODE.fullmatch(signature):
+        return DECODES
+    return 1 if PREFILL.fullmatch(signature) else {STEP: STEPS}.get(signature, WINDOWS)
 
 
 def written_text(session: Session[Any], length: int) -> list[int]:
@@ -138,8 +146,8 @@ def _steps(session: RecurrentSession, recorder: Recorder) -> None:
         session.prefill(text[STEPS:])
 
 
-def _decodes(session: TransformerSession, engine: Engine, recorder: Recorder) -> None:
-    rungs = sorted(int(match[1]) for name in engine.signatures if (match := DECODE.fullmatch(name)))
+def _decodes(session: TransformerSession, chosen: Collection[str], recorder: Recorder) -> None:
+    rungs = sorted(int(match[1]) for name in chosen if (match := DECODE.fullmatch(name)))
     text = written_text(session, rungs[-1])
     for first, slots in zip([0, *rungs], rungs, strict=False):
         for position in np.unique(np.linspace(first, slots - 1, DECODES).astype(int)):
@@ -147,7 +155,7 @@ def _decodes(session: TransformerSession, engine: Engine, recorder: Recorder) ->
                 session.prefill(text[session.position : position])
             with recorder.recording():
                 session.step(text[position])
-    sizes = sorted(int(match[1]) for name in engine.signatures if (match := PREFILL.fullmatch(name)))
+    sizes = sorted(int(match[1]) for name in chosen if (match := PREFILL.fullmatch(name)))
     for size, larger in zip(sizes, [*sizes[1:], math.inf], strict=False):
         session.reset()
         if 2 * size <= rungs[-1]:

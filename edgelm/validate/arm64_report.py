@@ -21,10 +21,11 @@ INTEGER_KERNELS: Mapping[str, str] = {"widening": "NEON", "dot": "NEON dotprod",
 
 @dataclass(frozen=True)
 class Job:
-    """One signature on one core."""
+    """One signature on one core, and the tokens a call of it takes."""
 
     core: Core
     signature: str
+    tokens: int
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,6 @@ class Result:
         differences: For each call, the largest difference of an output, relative to its largest value on this host.
         same_choice: Every call has the same likeliest token, or one that is as likely within the limit.
         counts: Instruction class -> executed instructions of a call; None without a count.
-        tokens: Tokens a call takes.
         error: Why there is nothing of it.
     """
 
@@ -44,7 +44,6 @@ class Result:
     differences: tuple[float, ...] = ()
     same_choice: bool = True
     counts: Mapping[str, int] | None = None
-    tokens: int = 1
     error: EmulatorError | None = None
 
 
@@ -62,7 +61,7 @@ def checks(core: Core, results: Sequence[Result], limit: Limit) -> tuple[Check, 
         if result.error:
             return (Check(title, "failed", passed=False, cause=result.error.what, fix=result.error.fix),)
     judged = (_judged(title, own, limit),)
-    decode = next((result for result in own if result.tokens == 1), None)
+    decode = next((result for result in own if result.job.tokens == 1), None)
     if decode is None or decode.counts is None:
         return judged
     return (*judged, Check(f"instructions a token, {core.name}", decode.counts["total"], basis="instructions"))
@@ -109,7 +108,7 @@ def _signature_row(result: Result) -> tuple[str, ...]:
     counts = result.counts or {}
     total = counts.get("total", 0)
     classes = ", ".join(f"{count:,} {CLASSES[name]}" for name, count in counts.items() if name in CLASSES and count)
-    figures = (f"{max(result.differences):.1e}", f"{total:,}", f"{total // result.tokens:,}", classes) if counts else ("", "", "", "")
+    figures = (f"{max(result.differences):.1e}", f"{total:,}", f"{total // result.job.tokens:,}", classes) if counts else ("", "", "", "")
     return (result.job.core.name, result.job.signature, str(len(result.differences)), *figures)
 
 

@@ -1,0 +1,146 @@
+"""The goals of the benchmark and how far each is met."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from peers.cells import BY_NAME, CELLS, OURS, OURS_NATIVE, Cell
+from peers.store import Rounds, ratio
+
+Figures = Mapping[tuple[str, str], Rounds]
+
+M2_8, M2_4, M3_4 = "m2/edgelm-native-host/int8", "m2/edgelm-native-host/int4-block32", "m3/edgelm-native-host/int4-block32"
+M2_4_ALL = "m2/edgelm-native-host/int4-block32-plain"
+Q8, Q4 = "m2/llama.cpp/Q8_0", "m2/llama.cpp/Q4_0-pure"
+
+
+@dataclass(frozen=True)
+class Result:
+    """One row of the goals' table.
+
+    Attributes:
+        what: The goal in words.
+        wanted: With its direction, such as `>= 1.4`.
+        measured: The figure; None when it could not be measured.
+        met: None when it could not be measured.
+        note: Why there is no figure.
+    """
+
+    what: str
+    wanted: str
+    measured: float | None
+    met: bool | None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Goal:
+    """One goal.
+
+    Attributes:
+        what: In words.
+        limit: What is wanted.
+        at_least: The figure has to reach the limit; otherwise to stay at or below it.
+        figure: What is compared, from the figures of all cells; None when something was not measured.
+        cells: Whose figures it takes, for the note when one is missing.
+    """
+
+    what: str
+    limit: float
+    at_least: bool
+    figure: Callable[[Figures], float | None]
+    cells: tuple[str, ...]
+
+    def judge(self, figures: Figures, errors: Mapping[str, str]) -> Result:
+        """Compares with the limit."""
+        wanted = f"{'>=' if self.at_least else '<='} {self.limit:g}"
+        found = self.figure(figures)
+        if found is None:
+            reasons = [f"{name}: {errors[name]}" for name in self.cells if name in errors]
+            return Result(self.what, wanted, None, None, "; ".join(reasons) or "not measured")
+        return Result(self.what, wanted, found, found >= self.limit if self.at_least else found <= self.limit)
+
+
+def faster(what: str, limit: float, figure: str, peer: str, ours: str) -> Goal:
+    """The peer's time over ours."""
+    return Goal(what, limit, True, lambda figures: ratio(figures.get((peer, figure), {}), figures.get((ours, figure), {})), (peer, ours))
+
+
+def lighter(what: str, limit: float, figure: str, peer: str, ours: str) -> Goal:
+    """Ours over the peer's, to stay below."""
+    return Goal(what, limit, False, lambda figures: ratio(figures.get((ours, figure), {}), figures.get((peer, figure), {})), (peer, ours))
+
+
+def smallest(what: str, ours: str) -> Goal:
+    """Our file over the smallest file of the peers at the same bits."""
+    own = BY_NAME[ours]
+    peers = [cell.name for cell in rivals(own)]
+
+    def figure(figures: Figures) -> float | None:
+        sizes = [size for name in peers for size in figures.get((name, "bytes"), {}).values()]
+        mine = list(figures.get((ours, "bytes"), {}).values())
+        return mine[0] / min(sizes) if sizes and mine else None
+
+    return Goal(what, 1.0, False, figure, (ours, *peers))
+
+
+def rivals(own: Cell) -> list[Cell]:
+    """The peers' cells of the same model and bits."""
+    return [cell for cell in CELLS if cell.model == own.model and cell.nominal == own.nominal and cell.peer not in (OURS, OURS_NATIVE)]
+
+
+def share(what: str, limit: float, ours: str) -> Goal:
+    """Share of the memory-bandwidth bound at depth 100, one thread: the bytes of the weights at the measured read rate over our time."""
+
+    def figure(figures: Figures) -> float | None:
+        rates, times = figures.get((f"machine/{BY_NAME[ours].name}", "gigabytes_per_second"), {}), figures.get((ours, "decode:100"), {})
+        return bound_share(BY_NAME[ours], rates, times)
+
+    return Goal(what, limit, True, figure, (ours,))
+
+
+def bound_share(cell: Cell, rates: Rounds, times: Rounds) -> float | None:
+    """Median over the rounds of (bytes / rate) / time."""
+    shared = sorted(rates.keys() & times.keys())
+    return statistics.median(cell.weight_bytes / rates[i] / 1e6 / times[i] for i in shared) if shared else None
+
+
+def below(what: str, limit: float, figure: str, ours: str) -> Goal:
+    """A figure of ours, at most."""
+
+    def found(figures: Figures) -> float | None:
+        values = list(figures.get((ours, figure), {}).values())
+        return statistics.median(values) if values else None
+
+    return Goal(what, limit, False, found, (ours,))
+
+
+GOALS = (
+    faster("M2 decode, 8 bits: llama.cpp Q8_0 over ours", 1.4, "decode:100", Q8, M2_8),
+    faster("M2 decode, 8 bits: onnxruntime int8 over ours", 1.5, "decode:100", "m2/onnxruntime/int8", M2_8),
+    faster("M2 decode, 8 bits: LiteRT-LM over ours", 1.4, "decode:100", "m2/LiteRT-LM/dynamic-int8", M2_8),
+    faster("M2 decode, 4-bit blocks: llama.cpp Q4_0 pure over ours", 1.2, "decode:100", Q4, M2_4),
+    faster("M2 decode, 4-bit blocks: onnxruntime int4 over ours", 1.5, "decode:100", "m2/onnxruntime/int4-block32", M2_4),
+    faster("M2 decode, 4-bit blocks: ExecuTorch 8da4w over ours", 1.8, "decode:100", "m2/ExecuTorch/8da4w", M2_4),
+    faster("M2 decode, 4 bits for the head, too: llama.cpp Q4_0 pure over ours", 1.2, "decode:100", Q4, M2_4_ALL),
+    faster("M2 decode at depth 512, 8 bits: llama.cpp Q8_0 over ours", 1.3, "decode:512", Q8, M2_8),
+    faster("M2 decode at depth 512, 4-bit blocks: llama.cpp Q4_0 pure over ours", 1.2, "decode:512", Q4, M2_4),
+    faster("M3 decode, 4-bit blocks: onnxruntime int4 over ours", 1.25, "decode:100", "m3/onnxruntime/int4-block32", M3_4),
+    faster("M1 step: onnxruntime int8 over ours, both from Python", 1.4, "decode:0", "m1/onnxruntime/int8", "m1/edgelm/int8"),
+    faster("M1 step: fused TFLite LSTM over ours, both from Python", 4.0, "decode:0", "m1/TFLite-fused-LSTM/int8", "m1/edgelm/int8"),
+    faster("M2 prefill 128, 8 bits: litert-torch over ours", 1.5, "prefill:128", "m2/litert-torch/dynamic-int8", M2_8),
+    faster("M2 prefill 128, 8 bits: llama.cpp Q8_0 over ours", 3.0, "prefill:128", Q8, M2_8),
+    share("share of the bandwidth bound, M2 8 bits, depth 100", 0.9, M2_8),
+    share("share of the bandwidth bound, M2 4-bit blocks, depth 100", 0.8, M2_4),
+    lighter("peak memory of a native host, M2 8 bits: ours over llama.cpp's", 1.0, "peak_mb", Q8, M2_8),
+    lighter("peak memory of a native host, M2 4 bits: ours over llama.cpp's", 1.0, "peak_mb", Q4, M2_4),
+    smallest("file, M2 8 bits: ours over the smallest peer's", M2_8),
+    smallest("file, M2 4-bit blocks: ours over the smallest peer's", M2_4),
+    smallest("file, M2 4 bits for the head, too: ours over the smallest peer's", M2_4_ALL),
+    lighter("cold start to the first token, M2 8 bits: ours over llama.cpp's", 1.0, "start_ms", Q8, M2_8),
+    lighter("cold start to the first token, M2 4 bits: ours over llama.cpp's", 1.0, "start_ms", Q4, M2_4),
+    below("conversion of M2 to 8 bits, seconds", 3.0, "convert_s", M2_8),
+    below("conversion of M2 to 8 bits, GB", 1.0, "convert_gb", M2_8),
+)
