@@ -141,13 +141,23 @@ ENVIRONMENTS = {
     for environment in (
         Environment(
             "onnxruntime",
-            (TORCH, "transformers==5.23.0", "onnxruntime==1.31.1", "onnxruntime-genai==0.18.0", "onnx==1.19.1", "onnx_ir==1.1.0", "safetensors"),
+            (
+                TORCH,
+                "transformers==5.23.0",
+                "onnxruntime==1.31.1",
+                "onnxruntime-genai==0.18.0",
+                "onnx==1.19.1",
+                "onnx_ir==1.1.0",
+                "safetensors",
+            ),
             "1.4 GB, 1 to 6 minutes",
         ),
         Environment("llama", ("gguf==0.19.0", "numpy==1.26.4"), "77 MB of source, 5 to 8 CPU minutes", compiles=True, finish=build_llama),
         Environment("litert_torch", (TORCH, "litert-torch==0.10.0", "transformers==5.23.0"), "3 GB, 2 to 10 minutes"),
         Environment("litert_lm", ("litert-lm==0.18.1",), "0.2 GB"),
         Environment("torch", (TORCH, "numpy==1.26.4"), "0.9 GB"),
-        Environment("executorch", (TORCH, "executorch==1.5.1", "torchao==0.18.0"), "1.5 GB; converting M2 takes a quarter of an hour", opt_in=True),
+        Environment(
+            "executorch", (TORCH, "executorch==1.5.1", "torchao==0.18.0"), "1.5 GB; converting M2 takes a quarter of an hour", opt_in=True
+        ),
     )
 }

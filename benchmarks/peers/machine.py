@@ -83,4 +83,10 @@ def facts() -> dict[str, object]:
     name = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
     flags = next((line.split(":")[1].split() for line in lines if line.startswith("flags")), [])
     telling = [flag for flag in ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8") if flag in flags]
-    return {"processor": name, "cores": os.cpu_count(), "features": telling, "system": platform.platform(terse=True), "python": platform.python_version()}
+    return {
+        "processor": name,
+        "cores": os.cpu_count(),
+        "features": telling,
+        "system": platform.platform(terse=True),
+        "python": platform.python_version(),
+    }

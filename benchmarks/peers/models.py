@@ -61,7 +61,9 @@ def weights(spec: ModelSpec) -> Iterator[tuple[str, NDArray[np.float32]]]:
         if len(shape) == 1 and "norm" in name:
             yield name, np.ones(shape, np.float32)
         else:
-            scale = 0.05 if len(shape) == 1 else 1.0 if isinstance(spec, RecurrentSpec) and name == "embedding.weight" else shape[-1] ** -0.5
+            scale = (
+                0.05 if len(shape) == 1 else 1.0 if isinstance(spec, RecurrentSpec) and name == "embedding.weight" else shape[-1] ** -0.5
+            )
             yield name, (rng.standard_normal(shape, np.float32) * scale).astype(ml_dtypes.bfloat16).astype(np.float32)
 
 

@@ -149,7 +149,7 @@ def by_llama_host(cell: Cell, verb: str, threads: int) -> dict[str, Any]:
 
 
 def by_runner(cell: Cell, verb: str, threads: int) -> dict[str, Any]:
-    """edgelm's native runner, with its weight cache; `launch` is the first start, which writes the cache."""
+    """Edgelm's native runner, with its weight cache; `launch` is the first start, which writes the cache."""
     cache = cell.artifact.with_suffix(f".{threads}.weights")
     common = [cell.artifact, "--threads", str(threads), "--weight-cache", cache]
     with tempfile.TemporaryDirectory() as folder:

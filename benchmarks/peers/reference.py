@@ -38,7 +38,10 @@ def llama_states(spec: TransformerSpec, weights: Mapping[str, Array], tokens: Se
     """The residual stream (tokens, width) after the final norm."""
     x = weights["embedding.weight"][list(tokens)]
     for layer in range(spec.layers):
-        own = {name: weights[f"layers.{layer}.{name}.weight"] for name in ("attention_norm", "q", "k", "v", "o", "ffn_norm", "gate", "up", "down")}
+        own = {
+            name: weights[f"layers.{layer}.{name}.weight"]
+            for name in ("attention_norm", "q", "k", "v", "o", "ffn_norm", "gate", "up", "down")
+        }
         x = x + attention(spec, _norm(x, own["attention_norm"], spec.norm_eps), own) @ own["o"].T
         hidden = _norm(x, own["ffn_norm"], spec.norm_eps)
         gate = hidden @ own["gate"].T

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -112,7 +112,7 @@ def record(model: Path, chosen: Collection[str] | None = None) -> Mapping[str, t
     if STEP in engine.signatures:
         _steps(RecurrentSession(engine), recorder)
     elif any(DECODE.fullmatch(name) for name in engine.signatures):
-        _decodes(TransformerSession(engine), engine.signatures if chosen is None else chosen, recorder)
+        _decodes(TransformerSession(engine), list(engine.signatures), engine.signatures if chosen is None else chosen, recorder)
     elif FORWARD in engine.signatures:
         _windows(ForwardSession(engine), recorder)
     else:
@@ -146,7 +146,7 @@ def _steps(session: RecurrentSession, recorder: Recorder) -> None:
         session.prefill(text[STEPS:])
 
 
-def _decodes(session: TransformerSession, chosen: Collection[str], recorder: Recorder) -> None:
+def _decodes(session: TransformerSession, names: Sequence[str], chosen: Collection[str], recorder: Recorder) -> None:
     rungs = sorted(int(match[1]) for name in chosen if (match := DECODE.fullmatch(name)))
     text = written_text(session, rungs[-1])
     for first, slots in zip([0, *rungs], rungs, strict=False):
@@ -155,8 +155,10 @@ def _decodes(session: TransformerSession, chosen: Collection[str], recorder: Rec
                 session.prefill(text[session.position : position])
             with recorder.recording():
                 session.step(text[position])
-    sizes = sorted(int(match[1]) for name in chosen if (match := PREFILL.fullmatch(name)))
+    sizes = sorted(int(match[1]) for name in names if (match := PREFILL.fullmatch(name)))
     for size, larger in zip(sizes, [*sizes[1:], math.inf], strict=False):
+        if f"prefill_{size}" not in chosen:
+            continue
         session.reset()
         if 2 * size <= rungs[-1]:
             session.prefill(text[:size])

@@ -5,7 +5,6 @@ Forms: `float32`; `int8`, what `quantize_dynamic` makes of it; `int8-block32` an
 
 from __future__ import annotations
 
-import shutil
 import json
 import subprocess
 import sys
@@ -43,7 +42,12 @@ def quantize(source: Path, target: Path) -> None:
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     quantize_dynamic(
-        source, target, weight_type=QuantType.QInt8, per_channel=True, use_external_data_format=True, op_types_to_quantize=["MatMul", "Gather"]
+        source,
+        target,
+        weight_type=QuantType.QInt8,
+        per_channel=True,
+        use_external_data_format=True,
+        op_types_to_quantize=["MatMul", "Gather"],
     )
 
 

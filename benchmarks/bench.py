@@ -1,0 +1,128 @@
+"""edgelm beside its peers on the same models: `python benchmarks/bench.py all`, or in parts.
+
+    python benchmarks/bench.py prepare [CELL ...]     environments, conversions, and whether each peer computes the same model
+    python benchmarks/bench.py run [CELL ...]         times what is prepared; goes on where it was interrupted
+    python benchmarks/bench.py report                 benchmarks/results/peers.json, .md and .svg
+    python benchmarks/bench.py list                   the cells, such as m2/llama.cpp/Q8_0; parts of a name choose, too
+
+Everything is made under build/peers: about 9 GB and three quarters of an hour the first time, of which compiling llama.cpp is 8 minutes;
+ExecuTorch, whose conversion of M2 alone takes a quarter of an hour, only with --opt-in. `--quick` takes the small models and no peer that
+needs compiling.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from peers import machine, models, plot, prepare, processes, rounds, table
+from peers.cells import LITERT_LM, LITERT_TORCH, Cell, chosen
+from peers.environments import ENVIRONMENTS, HOME
+from peers.goals import GOALS, Figures
+from peers.store import Store, by_figure
+
+RESULTS = Path(__file__).parent / "results"
+QUICK_PEERS = (LITERT_LM, LITERT_TORCH)
+"""Left out of a quick run besides those that are compiled: their environments are the largest."""
+
+
+def main() -> None:
+    arguments = parsed()
+    cells = [cell for cell in chosen(arguments.cells, arguments.everything) if not (arguments.quick and slow(cell))]
+    if arguments.verb == "list":
+        print("\n".join(f"{cell.name:45s} {'main' if cell.main else ''}" for cell in cells))
+        return
+    if arguments.verb in ("prepare", "all"):
+        facts = prepare.prepare(cells, opt_in=arguments.opt_in, compiling=not arguments.quick, anew=arguments.anew)
+        print("\n".join(prepared_line(cell, facts.get(cell.name, {})) for cell in cells))
+    store = Store(HOME / "runs" / f"{arguments.name}.jsonl")
+    if arguments.verb in ("run", "all"):
+        start = time.perf_counter()
+        rounds.run(rounds.Plan(cells, arguments.rounds, arguments.verbs, arguments.threads, arguments.patience), store)
+        print(f"timed for {(time.perf_counter() - start) / 60:.1f} minutes")
+    if arguments.verb in ("report", "run", "all"):
+        print(report(store, arguments.results))
+
+
+def slow(cell: Cell) -> bool:
+    """Left out of a quick run."""
+    return cell.model == models.M2 or cell.peer in QUICK_PEERS
+
+
+def prepared_line(cell: Cell, facts: dict[str, Any]) -> str:
+    """What preparing a cell found."""
+    if facts.get("error"):
+        return f"{cell.name:45s} {facts['error']}"
+    found = facts.get("agreement")
+    same = (
+        f"{'same' if found['same'] else 'DIFFERENT'} ({found['difference']:.1e}, top-1 {found['top1']:.0%})"
+        if found
+        else "no logits to read"
+    )
+    return f"{cell.name:45s} {facts['bytes'] / 1e6:7.1f} MB  {facts['convert_s']:6.1f} s  {facts['convert_gb']:5.2f} GB  {same}"
+
+
+def report(store: Store, folder: Path) -> str:
+    """Writes the results; the Markdown."""
+    facts = prepare.known()
+    figures = by_figure(store.samples)
+    for name, known in facts.items():
+        for figure in ("bytes", "convert_s", "convert_gb"):
+            if figure in known:
+                figures[name, figure] = {0: known[figure]}
+    errors = {name: known["error"] for name, known in facts.items() if known.get("error")}
+    errors |= {sample.cell: sample.error for sample in store.samples if sample.error and not store.has(sample.key)}
+    results = [goal.judge(figures, errors) for goal in GOALS]
+    loudest = max((sample.others for sample in store.samples), default=0.0)
+    about = {"machine": machine.facts(), "versions": {name: list(made.pins) for name, made in ENVIRONMENTS.items() if made.ready}}
+    about |= {"most_cores_used_by_others": round(loudest, 3), "quiet": loudest <= machine.QUIET, "basis": "measured"}
+    plain = {"goals": [dataclasses.asdict(result) for result in results], "cells": as_json(figures), "prepared": facts, **about}
+    text = table.markdown(figures, results, facts, title(about))
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "peers.json").write_text(json.dumps(plain, indent=1) + "\n")
+    (folder / "peers.md").write_text(text)
+    (folder / "peers.svg").write_text(plot.svg(figures))
+    return text
+
+
+def title(about: dict[str, Any]) -> str:
+    """One line on the machine, and a warning when it was not quiet."""
+    found = about["machine"]
+    line = (
+        f"Measured on {found['processor']} ({found['cores']} cores, {', '.join(found['features'])}): medians of rounds of fresh processes."
+    )
+    loud = f" NOT QUIET: other processes used up to {about['most_cores_used_by_others']:.2f} cores; do not quote these figures."
+    return line if about["quiet"] else line + loud
+
+
+def as_json(figures: Figures) -> dict[str, dict[str, list[float]]]:
+    """Cell -> figure -> its value in each round."""
+    plain: dict[str, dict[str, list[float]]] = {}
+    for (cell, figure), found in figures.items():
+        plain.setdefault(cell, {})[figure] = [round(found[i], 5) for i in sorted(found)]
+    return plain
+
+
+def parsed() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("verb", choices=("all", "prepare", "run", "report", "list"))
+    parser.add_argument("cells", nargs="*", metavar="CELL", help="parts of cells' names; the main ones when none is named")
+    parser.add_argument("--everything", action="store_true", help="all cells, not the main ones only")
+    parser.add_argument("--quick", action="store_true", help="small models, no peer that needs compiling")
+    parser.add_argument("--opt-in", action="store_true", help="the peers that take longest to install and convert, too")
+    parser.add_argument("--anew", action="store_true", help="convert again what was converted before")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--verbs", nargs="+", choices=processes.VERBS, default=list(processes.VERBS))
+    parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
+    parser.add_argument("--patience", type=float, default=60.0, help="seconds to wait for a quiet machine before each round")
+    parser.add_argument("--name", default="main", help="of the run; its samples are kept in build/peers/runs/NAME.jsonl")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

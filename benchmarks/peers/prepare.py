@@ -1,0 +1,153 @@
+"""Everything before the clock runs: environments, source folders, conversions, and the proof that a peer computes the same model."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from peers import models, processes, reference
+from peers.cells import ENVIRONMENT, LITERT_LM, LITERT_TORCH, LLAMA, OURS, OURS_NATIVE, Cell
+from peers.environments import ENVIRONMENTS, HOME, PeerUnavailableError
+
+FACTS = HOME / "prepared.json"
+FARTHEST = {32: 1e-3, 16: 0.02, 8: 0.15, 4: 0.65}
+"""Bits -> the largest relative difference of the logits: rounding random weights of 30 layers to 4 bits alone makes 0.55 of it."""
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How near a peer's logits are to the float reference.
+
+    Attributes:
+        difference: |peer - reference| / |reference|, over all calls.
+        top1: Share of calls in which both prefer the same token.
+        same: The difference is within `FARTHEST`.
+    """
+
+    difference: float
+    top1: float
+    same: bool
+
+
+def agreement(found: NDArray[np.float32], expected: NDArray[np.float32], nominal: int) -> Agreement:
+    """Compares logits (calls, vocab).
+
+    Raises:
+        PeerUnavailableError: They have another shape.
+    """
+    if found.shape != expected.shape:
+        raise PeerUnavailableError(f"gives logits of shape {found.shape}, not {expected.shape}")
+    difference = float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
+    top1 = float(np.mean(found.argmax(1) == expected.argmax(1)))
+    return Agreement(difference, top1, difference <= FARTHEST[nominal])
+
+
+def expected_logits(model: str) -> NDArray[np.float32]:
+    """The reference's logits of the calls that `processes.spoken` makes, kept beside the model."""
+    file = HOME / "models" / model / f"reference-{models.SEED}-{processes.SPOKEN}.npy"
+    if not file.exists():
+        spec = models.SHAPES[model].spec
+        whole = reference.logits(spec, dict(models.weights(spec)), models.prompt(spec, processes.SPOKEN))
+        file.parent.mkdir(parents=True, exist_ok=True)
+        np.save(file, whole[processes.SPOKEN_PREFILL - 1 :])
+    return np.asarray(np.load(file), np.float32)
+
+
+def prepare(cells: list[Cell], *, opt_in: bool, compiling: bool, anew: bool = False) -> dict[str, dict[str, Any]]:
+    """Brings every cell to where it can be timed.
+
+    Args:
+        cells: Which.
+        opt_in: The environments that take longest, too.
+        compiling: Those that need a compiler, too.
+        anew: Convert what was converted before.
+
+    Returns:
+        Cell -> `bytes`, `convert_s`, `convert_gb`, `agreement`, or `error`; kept in a file, so that nothing is done twice.
+    """
+    facts = known()
+    for cell in sorted(cells, key=lambda cell: cell.peer == OURS_NATIVE):
+        before = facts.get(cell.name, {})
+        if "agreement" in before and cell.artifact.exists() and not anew:
+            continue
+        print(f"{cell.name}: preparing", file=sys.stderr, flush=True)
+        try:
+            require_environment(cell, opt_in=opt_in, compiling=compiling)
+            facts[cell.name] = prepared(cell, facts, anew)
+        except PeerUnavailableError as error:
+            facts[cell.name] = {**{key: before[key] for key in before.keys() - {"agreement"}}, "error": str(error)}
+        FACTS.parent.mkdir(parents=True, exist_ok=True)
+        FACTS.write_text(json.dumps(facts, indent=1) + "\n")
+    return facts
+
+
+def known() -> dict[str, dict[str, Any]]:
+    """What was prepared before."""
+    return dict(json.loads(FACTS.read_text())) if FACTS.exists() else {}
+
+
+def require_environment(cell: Cell, *, opt_in: bool, compiling: bool) -> None:
+    """Installs the peer of a cell.
+
+    Raises:
+        PeerUnavailableError: It cannot be, or was not asked for.
+    """
+    environment = ENVIRONMENTS.get(ENVIRONMENT.get(cell.peer, ""))
+    if environment is None or environment.ready:
+        return
+    if environment.opt_in and not opt_in:
+        raise PeerUnavailableError(f"left out: {environment.cost}; python benchmarks/bench.py prepare --opt-in {cell.name}")
+    if environment.compiles and not compiling:
+        raise PeerUnavailableError(f"left out of a quick run: needs compiling ({environment.cost})")
+    environment.make()
+
+
+def prepared(cell: Cell, facts: dict[str, dict[str, Any]], anew: bool) -> dict[str, Any]:
+    """Converts a cell and compares its logits.
+
+    Raises:
+        PeerUnavailableError: A process failed.
+    """
+    if not cell.source.exists():
+        models.write(models.SHAPES[cell.model], cell.source)
+    maker = {OURS_NATIVE: OURS, LITERT_LM: LITERT_TORCH}.get(cell.peer, cell.peer)
+    before = facts.get(cell.name, {})
+    figures = {key: before[key] for key in ("bytes", "convert_s", "convert_gb") if key in before}
+    if anew or not cell.artifact.exists() or not figures:
+        if maker == LLAMA and cell.model == models.M1:
+            raise PeerUnavailableError("has no LSTM")
+        figures = converted(cell)
+    if not cell.speaks:
+        return {**figures, "agreement": None}
+    found = agreement(processes.spoken(cell), expected_logits(cell.model), cell.nominal)
+    return {**figures, "agreement": asdict(found)}
+
+
+def converted(cell: Cell) -> dict[str, Any]:
+    """Converts in a process of its own: what the conversion takes, Python's start included.
+
+    Raises:
+        PeerUnavailableError: It failed.
+    """
+    cell.artifact.parent.mkdir(parents=True, exist_ok=True)
+    result, finished = processes.work(cell, "convert", 1)
+    return {
+        "bytes": result["bytes"],
+        "convert_s": finished.seconds,
+        "convert_gb": finished.peak_mb / 1e3,
+        "convert_others": round(finished.others, 2),
+    }
+
+
+def artifact_missing(cell: Cell) -> str:
+    """Why a cell cannot be timed; empty when it can."""
+    facts = known().get(cell.name, {})
+    if facts.get("error"):
+        return str(facts["error"])
+    return "" if Path(cell.artifact).exists() else f"not prepared: python benchmarks/bench.py prepare {cell.name}"

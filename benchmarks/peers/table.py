@@ -1,0 +1,99 @@
+"""The results as Markdown."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from peers import goals, models
+from peers.cells import CELLS, OURS_NATIVE, Cell
+from peers.goals import Figures, Result
+from peers.store import Rounds, lower_quartile, ratio
+
+COLUMNS = (
+    "peer", "weights", "file MB", "ms/token", "lower quartile", "over ours", "2 threads", "share of bound", "at depth 512", "prefill 128 ms",
+    "prefill 512 ms", "first token ms", "warm", "peak MB", "conversion s", "GB",
+)  # fmt: skip
+
+
+def markdown(figures: Figures, results: Sequence[Result], facts: Mapping[str, Mapping[str, Any]], title: str) -> str:
+    """The goals, a table for each model, and what could not be measured."""
+    parts = [title, "", goals_table(results)]
+    for shape in models.SHAPES.values():
+        cells = [cell for cell in CELLS if cell.model == shape.name and any(key[0] == cell.name for key in figures)]
+        if cells:
+            parts += ["", f"### {shape.name.upper()}: {shape.title}", "", model_table(cells, figures, facts)]
+    missing = [f"- {cell.name}: {facts[cell.name]['error']}" for cell in CELLS if facts.get(cell.name, {}).get("error")]
+    if missing:
+        parts += ["", "### Not measured", "", *missing]
+    return "\n".join(parts) + "\n"
+
+
+def goals_table(results: Sequence[Result]) -> str:
+    """Goal, figure, met or how far."""
+    lines = ["| goal | wanted | measured | |", "|---|---:|---:|---|"]
+    for result in results:
+        if result.measured is None:
+            lines.append(f"| {result.what} | {result.wanted} | | {result.note} |")
+        else:
+            lines.append(f"| {result.what} | {result.wanted} | {result.measured:.2f} | {'met' if result.met else far(result)} |")
+    return "\n".join(lines)
+
+
+def far(result: Result) -> str:
+    """How far a missed goal is.
+
+    Example: `>= 1.4` with 1.33 measured is "missed by 5 %".
+    """
+    limit = float(result.wanted.split()[1])
+    measured = result.measured or 0.0
+    return f"missed by {100 * abs(measured / limit - 1):.0f} %"
+
+
+def model_table(cells: Sequence[Cell], figures: Figures, facts: Mapping[str, Mapping[str, Any]]) -> str:
+    """A row for each cell of one model."""
+    step = "decode:0" if cells[0].model == models.M1 else "decode:100"
+    lines = ["| " + " | ".join(COLUMNS) + " |", "|---|---|" + "---:|" * (len(COLUMNS) - 2)]
+    for cell in cells:
+        lines.append("| " + " | ".join(row(cell, cells, step, figures, facts.get(cell.name, {}))) + " |")
+    return "\n".join(lines)
+
+
+def row(cell: Cell, cells: Sequence[Cell], step: str, figures: Figures, facts: Mapping[str, Any]) -> list[str]:
+    """The texts of one row."""
+
+    def rounds(figure: str) -> Rounds:
+        return figures.get((cell.name, figure), {})
+
+    def text(figure: str, digits: int = 1) -> str:
+        return f"{statistics.median(rounds(figure).values()):.{digits}f}" if rounds(figure) else ""
+
+    digits = 3 if cell.model == models.M1 else 2
+    ours = next((other for other in cells if comparable(other, cell) and figures.get((other.name, step))), None)
+    against = ratio(rounds(step), figures.get((ours.name, step), {})) if ours and ours is not cell else None
+    share = goals.bound_share(cell, figures.get((f"machine/{cell.name}", "gigabytes_per_second"), {}), rounds(step))
+    return [
+        cell.peer,
+        cell.form,
+        f"{facts['bytes'] / 1e6:.1f}" if "bytes" in facts else "",
+        text(step, digits),
+        f"{lower_quartile(list(rounds(step).values())):.{digits}f}" if rounds(step) else "",
+        f"{against:.2f}" if against else "",
+        text(f"{step}@2", digits),
+        f"{share:.2f}" if share else "",
+        text("decode:512", 2),
+        text("prefill:128"),
+        text("prefill:512"),
+        text("start_ms") or text("first_ms"),
+        text("warm_first_ms"),
+        text("peak_mb", 0),
+        f"{facts['convert_s']:.1f}" if "convert_s" in facts else "",
+        f"{facts['convert_gb']:.2f}" if "convert_gb" in facts else "",
+    ]
+
+
+def comparable(ours: Cell, cell: Cell) -> bool:
+    """Our cell that a peer's is put beside: the same bits, and for M1, whose step is short, the same kind of host."""
+    kinds = ("edgelm",) if cell.model == models.M1 and cell.host == "python" else (OURS_NATIVE,)
+    return ours.peer in kinds and ours.nominal == cell.nominal
