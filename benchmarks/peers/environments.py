@@ -148,7 +148,6 @@ ENVIRONMENTS = {
                 "onnxruntime-genai==0.18.0",
                 "onnx==1.19.1",
                 "onnx_ir==1.1.0",
-                "safetensors",
             ),
             "1.4 GB, 1 to 6 minutes",
         ),

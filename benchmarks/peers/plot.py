@@ -45,8 +45,8 @@ def group(bars: list[tuple[float, Cell]], figures: Figures, top: int) -> list[st
     lines = []
     for i, (ms, cell) in enumerate(bars):
         y, own = top + i * (BAR + GAP), cell.peer in (OURS, OURS_NATIVE)
-        label = f"{cell.peer} {cell.form}"
-        lines.append(f'<text x="{LEFT - 8}" y="{y + 12}" text-anchor="end"{" font-weight='bold'" if own else ""}>{escape(label)}</text>')
+        label, weight = f"{cell.peer} {cell.form}", "bold" if own else "normal"
+        lines.append(f'<text x="{LEFT - 8}" y="{y + 12}" text-anchor="end" font-weight="{weight}">{escape(label)}</text>')
         lines.append(f'<rect x="{LEFT}" y="{y}" width="{ms * scale:.1f}" height="{BAR}" fill="{OWN if own else OTHER}"/>')
         lines.append(f'<text x="{LEFT + ms * scale + 6:.1f}" y="{y + 12}">{ms:.2f}</text>')
         rates = figures.get((f"machine/{cell.name}", "gigabytes_per_second"))

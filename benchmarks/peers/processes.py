@@ -35,7 +35,7 @@ PLANS: Mapping[tuple[str, str], tuple[Item, ...]] = {
 """Family and verb -> what a process does: ("prefill", tokens, times), ("decode", depth, warm-up, steps)."""
 
 VERBS = ("time", "deep", "start", "session", "launch")
-"""`start`: a fresh process to the first token; `session`: peak memory; `launch`: the start of edgelm's native host without its weight cache."""
+"""`start`: a fresh process to the first token; `session`: peak memory; `launch`: edgelm's native host without its weight cache."""
 PATIENCE_S = 1800.0
 
 

@@ -12,8 +12,8 @@ from peers.goals import Figures, Result
 from peers.store import Rounds, lower_quartile, ratio
 
 COLUMNS = (
-    "peer", "weights", "file MB", "ms/token", "lower quartile", "over ours", "2 threads", "share of bound", "at depth 512", "prefill 128 ms",
-    "prefill 512 ms", "first token ms", "warm", "peak MB", "conversion s", "GB",
+    "peer", "weights", "file MB", "ms/token", "lower quartile", "over ours", "2 threads", "share of bound", "at depth 512",
+    "prefill 128 ms", "prefill 512 ms", "first token ms", "warm", "peak MB", "conversion s", "GB",
 )  # fmt: skip
 
 

@@ -54,9 +54,13 @@ COST = (
 )
 
 
+COST_OF_BUILDING = "the runner is built again for this version of edgelm, about half a minute; nothing is fetched"
+
+
 def cost(cache: Path) -> str:
     """What a set-up costs, in one sentence, before it begins."""
-    return COST.format(folder=cache / emulator.FOLDER)
+    folder = cache / emulator.FOLDER
+    return COST_OF_BUILDING if _only_to_build(folder) else COST.format(folder=folder)
 
 
 def is_set_up(cache: Path) -> bool:
@@ -77,24 +81,29 @@ def set_up(cache: Path, on_stage: OnStage) -> None:
     """
     require_host()
     folder = cache / emulator.FOLDER
-    whole = folder.exists() and not emulator.damage_of(folder)
-    if whole and emulator.is_current(folder):
+    if is_set_up(cache):
         return
-    version = importlib.metadata.version("ai-edge-litert")
     try:
         cache.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{emulator.FOLDER}.", dir=cache) as temporary:
             made = Path(temporary) / emulator.FOLDER
-            if whole and emulator.read_manifest(folder)["litert"] == version:
+            if _only_to_build(folder):
                 _rebuild(folder, made, on_stage)
             else:
-                _make(made, cache / f"{emulator.FOLDER}.download", version, on_stage)
+                _make(made, cache / f"{emulator.FOLDER}.download", on_stage)
                 shutil.rmtree(folder, ignore_errors=True)
                 made.rename(folder)
     except OSError as error:
         raise EmulatorError(
             f"{cache} cannot be written: {error.strerror}", fix="EDGELM_CACHE=FOLDER edgelm doctor --setup-arm64"
         ) from error
+
+
+def _only_to_build(folder: Path) -> bool:
+    """Whether all that was fetched is there undamaged."""
+    if not folder.exists() or emulator.damage_of(folder):
+        return False
+    return bool(emulator.read_manifest(folder)["litert"] == importlib.metadata.version(emulator.RUNTIME))
 
 
 def require_host(system: str | None = None, machine: str | None = None) -> None:
@@ -120,9 +129,10 @@ def require_host(system: str | None = None, machine: str | None = None) -> None:
         )
 
 
-def _make(folder: Path, download: Path, version: str, on_stage: OnStage) -> None:
+def _make(folder: Path, download: Path, on_stage: OnStage) -> None:
     """Fetches, unpacks and builds everything into a new folder."""
     require_tools()
+    version = importlib.metadata.version(emulator.RUNTIME)
     download.mkdir(parents=True, exist_ok=True)
     on_stage("fetching ai-edge-litert for arm64", 0, 0)
     wheel = fetch_wheel(version, download)

@@ -33,9 +33,11 @@ class Session:
         self.session = open_session(job.artifact, threads=job.threads)
 
     def reset(self) -> None:
+        """See `job.Session`."""
         self.session.reset()
 
     def take(self, ids: Sequence[int]) -> np.ndarray:
+        """See `job.Session`."""
         return self.session.prefill(ids) if len(ids) > 1 else self.session.step(ids[0])
 
 

@@ -117,6 +117,7 @@ class Recurrent:
         self.turn = 0
 
     def bind(self, turn: int) -> Any:
+        """States of one set in, of the other out."""
         binding = self.session.io_binding()
         binding.bind_ortvalue_output("logits", self.logits)
         for name, buffer in self.buffers[turn].items():
@@ -125,10 +126,12 @@ class Recurrent:
         return binding
 
     def reset(self) -> None:
+        """See `job.Session`."""
         for buffer in self.buffers[self.turn].values():
             buffer.update_inplace(np.zeros(buffer.shape(), np.float32))
 
     def take(self, ids: Sequence[int]) -> np.ndarray:
+        """See `job.Session`."""
         for token in ids:
             self.token[0, 0] = token
             binding = self.bindings[self.turn]
@@ -161,9 +164,11 @@ class Transformer:
         self.logits = value(np.zeros((1, 1, session.get_outputs()[0].shape[-1]), np.float32))
 
     def reset(self) -> None:
+        """See `job.Session`."""
         self.position = 0
 
     def take(self, ids: Sequence[int]) -> np.ndarray:
+        """See `job.Session`."""
         end = self.position + len(ids)
         self.binding.bind_cpu_input("input_ids", np.array([ids], np.int64))
         self.binding.bind_cpu_input("attention_mask", np.ascontiguousarray(self.mask[:, :end]))

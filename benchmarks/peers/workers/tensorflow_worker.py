@@ -1,0 +1,90 @@
+"""TFLiteConverter's own result: M1 as Keras layers with states in and out, dynamic range int8, run by LiteRT's signature runner's tensors."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import job as jobs
+import numpy as np
+from job import Job
+
+
+def convert(job: Job) -> None:
+    """A step function of the Keras model through TFLiteConverter with default optimizations."""
+    os.environ["TF_USE_LEGACY_KERAS"] = "1"
+    import tensorflow as tf
+    import tf_keras
+
+    weights = jobs.lstm_tensors(job.source)
+    table = weights["embedding.weight"]
+    layers = sum(name.endswith("recurrent.weight") for name in weights)
+    token = tf_keras.Input((1,), batch_size=1, dtype=tf.int32, name="token")
+    embedding, lstms = (
+        tf_keras.layers.Embedding(*table.shape),
+        [tf_keras.layers.LSTM(table.shape[1], return_state=True) for _ in range(layers)],
+    )
+    states = [tf_keras.Input((table.shape[1],), batch_size=1, name=f"{kind}{n}") for n in range(layers) for kind in "hc"]
+    x, returned = embedding(token), []
+    for n, lstm in enumerate(lstms):
+        y, h, c = lstm(x, initial_state=states[2 * n : 2 * n + 2])
+        x, returned = tf_keras.layers.Reshape((1, table.shape[1]))(y), [*returned, h, c]
+    head = tf_keras.layers.Dense(len(table), use_bias=False)
+    model = tf_keras.Model([token, *states], [head(y), *returned])
+    embedding.set_weights([table])
+    head.set_weights([table.T])
+    for n, lstm in enumerate(lstms):
+        lstm.set_weights(
+            [weights[f"layers.{n}.input.weight"].T, weights[f"layers.{n}.recurrent.weight"].T, weights[f"layers.{n}.input.bias"]]
+        )
+    converter = tf.lite.TFLiteConverter.from_keras_model(model)
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    job.artifact.write_bytes(converter.convert())
+
+
+class Session:
+    """LiteRT's interpreter; the states are copied from the outputs to the inputs, matched by their order."""
+
+    def __init__(self, job: Job) -> None:
+        from ai_edge_litert.interpreter import Interpreter
+
+        self.interpreter = Interpreter(model_path=str(job.artifact), num_threads=job.threads)
+        self.interpreter.allocate_tensors()
+        signature = self.interpreter._get_full_signature_list()["serving_default"]
+        inputs, outputs = signature["inputs"], signature["outputs"]
+        self.token = self.interpreter.tensor(inputs["token"])
+        shapes = {detail["index"]: tuple(detail["shape"]) for detail in self.interpreter.get_output_details()}
+        ordered = [outputs[name] for name in sorted(outputs, key=output_number)]
+        self.logits = self.interpreter.tensor(next(i for i in ordered if shapes[i][-1] > 1000))
+        names = sorted((name for name in inputs if name != "token"), key=lambda name: (name[1:], "hc".index(name[0])))
+        given = [self.interpreter.tensor(inputs[name]) for name in names]
+        self.states = list(zip(given, [self.interpreter.tensor(i) for i in ordered if shapes[i][-1] <= 1000], strict=True))
+
+    def reset(self) -> None:
+        """See `job.Session`."""
+        for given, _ in self.states:
+            given().fill(0)
+
+    def take(self, ids: Sequence[int]) -> np.ndarray:
+        """See `job.Session`."""
+        for token in ids:
+            self.token()[0, 0] = token
+            self.interpreter.invoke()
+            for given, returned in self.states:
+                np.copyto(given(), returned())
+        return self.logits()[0].copy()
+
+
+def output_number(name: str) -> int:
+    """Keras numbers a model's outputs by their layers.
+
+    Example: `lstm_1_2` is output 2 of the second LSTM: 102; `dense` is before them all.
+    """
+    parts = name.split("_")
+    if parts[0] != "lstm":
+        return -1
+    return 100 * (int(parts[1]) if len(parts) == 3 else 0) + int(parts[-1])
+
+
+if __name__ == "__main__":
+    jobs.run(convert, Session)
