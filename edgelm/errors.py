@@ -98,6 +98,10 @@ class EmulatorError(EdgeLMError):
     """The emulator of arm64 cores cannot be set up, is damaged, or a run under it failed."""
 
 
+class DebianPackagesError(EdgeLMError):
+    """Debian packages cannot be fetched or unpacked: no apt, no mirror, no network, no room, or a file that fails its check."""
+
+
 class MissingDependencyError(EdgeLMError):
     """An optional package is needed; `fix` is the pip command that installs it."""
 

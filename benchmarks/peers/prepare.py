@@ -12,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from peers import models, processes, reference
-from peers.cells import ENVIRONMENT, LITERT_LM, LITERT_TORCH, LLAMA, OURS, OURS_NATIVE, Cell
+from peers.cells import CELLS, ENVIRONMENT, LITERT_LM, LITERT_TORCH, LLAMA, OURS, OURS_NATIVE, Cell
 from peers.environments import ENVIRONMENTS, HOME, PeerUnavailableError
 
-FACTS = HOME / "prepared.json"
+FACTS = HOME / "prepared"
+"""A file for each cell."""
 FARTHEST = {32: 1e-3, 16: 0.02, 8: 0.15, 4: 0.65}
 """Bits -> the largest relative difference of the logits: rounding random weights of 30 layers to 4 bits alone makes 0.55 of it."""
 
@@ -82,14 +83,25 @@ def prepare(cells: list[Cell], *, opt_in: bool, compiling: bool, anew: bool = Fa
             facts[cell.name] = prepared(cell, facts, anew)
         except PeerUnavailableError as error:
             facts[cell.name] = {**{key: before[key] for key in before.keys() - {"agreement"}}, "error": str(error)}
-        FACTS.parent.mkdir(parents=True, exist_ok=True)
-        FACTS.write_text(json.dumps(facts, indent=1) + "\n")
+        keep(cell, facts[cell.name])
     return facts
 
 
 def known() -> dict[str, dict[str, Any]]:
     """What was prepared before."""
-    return dict(json.loads(FACTS.read_text())) if FACTS.exists() else {}
+    files = {cell.name: fact_file(cell) for cell in CELLS}
+    return {name: json.loads(file.read_text()) for name, file in files.items() if file.exists()}
+
+
+def keep(cell: Cell, facts: dict[str, Any]) -> None:
+    """Writes what preparing a cell found."""
+    FACTS.mkdir(parents=True, exist_ok=True)
+    fact_file(cell).write_text(json.dumps(facts, indent=1) + "\n")
+
+
+def fact_file(cell: Cell) -> Path:
+    """Such as `m2-llama.cpp-Q8_0.json`."""
+    return FACTS / f"{cell.name.replace('/', '-')}.json"
 
 
 def require_environment(cell: Cell, *, opt_in: bool, compiling: bool) -> None:

@@ -13,6 +13,7 @@ from edgelm.runtime import predict
 from edgelm.runtime.sampling import GREEDY
 from edgelm.runtime.session import open_session
 from edgelm.text.tokenizer import Tokenizer
+from edgelm.tflite import reader
 
 PROMPT, TOKENS = "see you", 24
 LIBRARY = "edgelm"
@@ -30,7 +31,7 @@ def files(subject: Subject) -> dict[str, bytes]:
         subject: What is packaged.
 
     Raises:
-        UnsupportedModelError: A graph that was converted as it is: the C++ sessions need states.
+        UnsupportedModelError: A graph that was converted as it is: the C++ sessions need states. Or int4 blocks, which it cannot load.
         TokenizerError: The model has no tokenizer, so that there is no text to continue.
         RuntimeFailure: The runtime cannot run the model.
     """
@@ -39,6 +40,12 @@ def files(subject: Subject) -> dict[str, bytes]:
             f"{subject.artifact.name} was converted as it is, and the C++ sessions run step and decode signatures only",
             allowed="a model that was lifted or is edgelm's own",
             fix="edgelm package ARTIFACT --android OUT, which has a class for such graphs",
+        )
+    if reader.read(subject.artifact.tflite).has_int4_blocks:
+        raise UnsupportedModelError(
+            f"{subject.artifact.name} has int4 weights in blocks, which the C API of LiteRT 2.1.0 does not load",
+            allowed="every other recipe, such as int8 or int4",
+            fix="edgelm convert MODEL --recipe int8 -o FOLDER; or edgelm package ARTIFACT --android OUT, whose Interpreter reads them",
         )
     if subject.artifact.tokenizer is None:
         raise TokenizerError(f"{subject.artifact.name} has no tokenizer inside", fix="edgelm convert MODEL --tokenizer PATH -o FOLDER")

@@ -162,6 +162,11 @@ class TfliteModel:
         """Names of the ops that need the TensorFlow (Flex) delegate, sorted."""
         return tuple(sorted({op.name for op in self.ops if op.custom and op.name.startswith("Flex")}))
 
+    @property
+    def has_int4_blocks(self) -> bool:
+        """Whether weights are int4 with a scale for each block; LiteRT 2.1.0 reads them by its Interpreter, not by its CompiledModel."""
+        return any(tensor.quantization and tensor.quantization.block_size for tensors in self.tensors for tensor in tensors)
+
     def signature(self, name: str) -> SignatureInfo:
         """The signature called `name`.
 

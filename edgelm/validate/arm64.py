@@ -25,7 +25,7 @@ from edgelm.report import Check, Report, Table
 from edgelm.tflite import reader
 from edgelm.tflite.reader import SignatureInfo
 from edgelm.validate.arm64_calls import RecordedCall, Tensors, calls_of, record
-from edgelm.validate.arm64_limits import LIMITS, Limit, arithmetic_of, has_blocks
+from edgelm.validate.arm64_limits import LIMITS, Limit, arithmetic_of
 from edgelm.validate.arm64_report import TITLE, Job, Result, blocks_table, checks, core_table, signature_table
 
 OnStage = Callable[[str, int, int], None]
@@ -65,7 +65,7 @@ def prove(tflite: bytes, machine: Machine, on_stage: OnStage, *, budget_s: float
         RuntimeFailure: The file cannot be run on this host.
     """
     model = reader.read(tflite)
-    if has_blocks(model):
+    if model.has_int4_blocks:
         return Proof((Check(TITLE, "not run", basis="read"),), (blocks_table(),))
     arithmetic = arithmetic_of(model)
     limit = LIMITS[arithmetic]

@@ -87,8 +87,3 @@ def arithmetic_of(model: TfliteModel) -> Arithmetic:
     if not rounds:
         return "float"
     return "rounded" if differs else "integer"
-
-
-def has_blocks(model: TfliteModel) -> bool:
-    """Whether weights are int4 with a scale for each block, which LiteRT's CompiledModel 2.1.0 refuses to load."""
-    return any(tensor.quantization and tensor.quantization.block_size for tensors in model.tensors for tensor in tensors)

@@ -212,6 +212,8 @@ def _facts(subject: Subject, profile: DeviceProfile) -> tuple[tuple[str, str], .
 def _next_commands(subject: Subject, profile: DeviceProfile, data: Path | None, fixes: tuple[str, ...]) -> tuple[str, ...]:
     folder = shlex.quote(str(subject.artifact.path))
     other = "int4-block32" if subject.artifact.spec else "float16"  # a graph that was not recognised takes no 4 bits
+    if subject.artifact.manifest["recipe"]["name"] == other:
+        other = "int8"
     usual = [
         f'edgelm predict {folder} "see you"' if subject.artifact.tokenizer else f"edgelm inspect {folder}",
         f"edgelm convert {subject.named} --target {profile.name} --recipe {other} -o {folder}-{other.partition('-')[0]}",

@@ -14,9 +14,9 @@ from edgelm.spec import Encoding
 from edgelm.text.tokenizer import train_word_level
 
 
-def lowered(model: LanguageModel, folder: Path, **changes: Any) -> Path:
-    """A model as an int8 artifact; `changes` go into its manifest."""
-    chosen = recipe.load("int8")
+def lowered(model: LanguageModel, folder: Path, recipe_name: str = "int8", **changes: Any) -> Path:
+    """A model as an artifact; `changes` go into its manifest."""
+    chosen = recipe.load(recipe_name)
     built = pipeline.build(model, chosen, cache=None)
     facts = manifest.build(built.model, chosen, "android-arm64", built.tflite, built.encodings) | changes
     return _written(folder, built.tflite, facts, model.tokenizer)
@@ -27,11 +27,11 @@ def tiny(folder: Path, kind: str = "recurrent", **changes: Any) -> Path:
     return lowered(write_model(folder.with_name(f"{folder.name}-source"), kind).replace(name=folder.name), folder, **changes)
 
 
-def bundled(name: str, folder: Path) -> Path:
+def bundled(name: str, folder: Path, recipe_name: str = "int8") -> Path:
     """One of the bundled models."""
     model = source.load(name).model
     assert isinstance(model, LanguageModel)
-    return lowered(model, folder)
+    return lowered(model, folder, recipe_name)
 
 
 def graph(folder: Path, *, last_only: bool, tokenizer: bool = False, time: int = 8) -> Path:

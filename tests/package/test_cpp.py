@@ -61,6 +61,12 @@ def test_graphs_and_models_without_a_tokenizer_are_refused(tmp_path: Path) -> No
         cpp.files(type(loaded)(silent, loaded.facts, loaded.outline, loaded.profile, loaded.name, loaded.java_package))
 
 
+def test_int4_blocks_are_refused_as_the_c_api_cannot_load_them(tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedModelError, match="int4 weights in blocks"):
+        cpp.files(open_subject(packed_models.bundled("keyboard-lstm", tmp_path / "model", "int4-block32")))
+    cpp.files(open_subject(packed_models.bundled("keyboard-lstm", tmp_path / "rows", "int4")))
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not (shutil.which("cmake") and shutil.which("g++")), reason="needs cmake and g++")
 @pytest.mark.skipif(not LITERT.is_file(), reason="needs a Linux wheel of ai-edge-litert, which has libLiteRt.so")

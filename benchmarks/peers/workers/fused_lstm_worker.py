@@ -1,4 +1,4 @@
-"""TFLite's fused UNIDIRECTIONAL_SEQUENCE_LSTM with int8 weights, one step a call, its state inside: M1 written with edgelm's flatbuffer schema."""
+"""TFLite's fused UNIDIRECTIONAL_SEQUENCE_LSTM with int8 weights, a step a call, its state inside: M1 written by LiteRT's schema."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TFLiteConverter's own result: M1 as Keras layers with states in and out, dynamic range int8, run by LiteRT's signature runner's tensors."""
+"""TFLiteConverter's own result: M1 as Keras layers with states in and out, dynamic range int8, run by LiteRT."""
 
 from __future__ import annotations
 
@@ -43,22 +43,20 @@ def convert(job: Job) -> None:
 
 
 class Session:
-    """LiteRT's interpreter; the states are copied from the outputs to the inputs, matched by their order."""
+    """LiteRT's interpreter; the states are copied from the outputs to the inputs, matched by the order of the model's outputs."""
 
     def __init__(self, job: Job) -> None:
         from ai_edge_litert.interpreter import Interpreter
 
         self.interpreter = Interpreter(model_path=str(job.artifact), num_threads=job.threads)
         self.interpreter.allocate_tensors()
-        signature = self.interpreter._get_full_signature_list()["serving_default"]
-        inputs, outputs = signature["inputs"], signature["outputs"]
+        inputs = self.interpreter._get_full_signature_list()["serving_default"]["inputs"]
         self.token = self.interpreter.tensor(inputs["token"])
-        shapes = {detail["index"]: tuple(detail["shape"]) for detail in self.interpreter.get_output_details()}
-        ordered = [outputs[name] for name in sorted(outputs, key=output_number)]
-        self.logits = self.interpreter.tensor(next(i for i in ordered if shapes[i][-1] > 1000))
+        details = sorted(self.interpreter.get_output_details(), key=lambda detail: int(detail["name"].rsplit(":", 1)[1]))
+        self.logits, *returned = (self.interpreter.tensor(detail["index"]) for detail in details)
         names = sorted((name for name in inputs if name != "token"), key=lambda name: (name[1:], "hc".index(name[0])))
         given = [self.interpreter.tensor(inputs[name]) for name in names]
-        self.states = list(zip(given, [self.interpreter.tensor(i) for i in ordered if shapes[i][-1] <= 1000], strict=True))
+        self.states = list(zip(given, returned, strict=True))
 
     def reset(self) -> None:
         """See `job.Session`."""
@@ -73,17 +71,6 @@ class Session:
             for given, returned in self.states:
                 np.copyto(given(), returned())
         return self.logits()[0].copy()
-
-
-def output_number(name: str) -> int:
-    """Keras numbers a model's outputs by their layers.
-
-    Example: `lstm_1_2` is output 2 of the second LSTM: 102; `dense` is before them all.
-    """
-    parts = name.split("_")
-    if parts[0] != "lstm":
-        return -1
-    return 100 * (int(parts[1]) if len(parts) == 3 else 0) + int(parts[-1])
 
 
 if __name__ == "__main__":
