@@ -6,7 +6,7 @@ DATA := $(or $(EDGELM_DATA),../shared/data)
 STAMP := $(VENV)/.edgelm-installed
 REFERENCE := $(VENV)/.reference-installed
 
-.PHONY: demo test test-fast lint format quality quality-quick bench-latency android clean
+.PHONY: demo test test-fast lint format quality quality-quick bench-latency android android-apk setup-arm64 clean
 
 demo: $(STAMP)
 	$(BIN)/edgelm convert keyboard-lstm --target android-arm64 -o build/keyboard-lstm
@@ -32,11 +32,19 @@ quality: $(STAMP)
 quality-quick: $(STAMP)
 	$(BIN)/python benchmarks/quality.py keyboard-lstm --quick --cache build/quality-quick --data $(DATA)/corpora/sgd_dialogues
 
+# Emulated arm64 cores for the proof: 100 MB of Debian packages into edgelm's cache folder, nothing is installed.
+setup-arm64: $(STAMP)
+	$(BIN)/edgelm doctor --setup-arm64
+
 # The demo app without Gradle and Android Studio: engine and app logic tested on the JVM, project files checked, a signed APK built and checked.
 android: $(STAMP)
-	$(BIN)/edgelm convert keyboard-lstm --target android-arm64 -o build/android/keyboard-lstm
 	$(BIN)/python android_demo/tools/build_apk.py --fetch-only
 	$(BIN)/python -m pytest tests/android
+	$(MAKE) android-apk
+
+android-apk: $(STAMP)
+	$(BIN)/edgelm convert keyboard-lstm --target android-arm64 -o build/android/keyboard-lstm
+	$(BIN)/python android_demo/tools/build_apk.py --fetch-only
 	$(BIN)/python android_demo/tools/build_apk.py --artifact build/android/keyboard-lstm
 
 # Fits a profile of this machine, then holds its predictions of 26 models against their measured times; wants a quiet machine.

@@ -25,7 +25,7 @@ def arm64_cache() -> Path:
     """A cache folder with the emulator of arm64 cores: the user's own, else one for all test runs, set up by the first of them."""
     from edgelm.device import emulator_setup
     from edgelm.device.cache import cache_folder
-    from edgelm.errors import EmulatorError
+    from edgelm.errors import DebianPackagesError, EmulatorError
 
     if emulator_setup.is_set_up(cache_folder()):
         return cache_folder()
@@ -35,6 +35,6 @@ def arm64_cache() -> Path:
         fcntl.flock(lock, fcntl.LOCK_EX)
         try:
             emulator_setup.set_up(folder, lambda stage, done, total: None)
-        except EmulatorError as error:
+        except (DebianPackagesError, EmulatorError) as error:
             pytest.skip(f"the emulator of arm64 cores cannot be set up: {error.what}")
     return folder

@@ -16,12 +16,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgelm.device import emulator_apt
 from edgelm.device.cache import cache_folder
-from edgelm.errors import EmulatorError, MissingDependencyError, RuntimeFailure
+from edgelm.device.debian_packages import PrivateApt, Purpose
+from edgelm.errors import MissingDependencyError, RuntimeFailure
 
 OnStage = Callable[[str], None]
-AGAIN = "make android, which goes on where it stopped"
+PURPOSE = Purpose("Android's build tools", "make android")
 DOWNLOAD_MB = 70
 """41 MB of packages and the indexes of three suites."""
 
@@ -89,7 +89,8 @@ def fetched(on_stage: OnStage) -> BuildTools:
         on_stage: Hears what is done, with its cost first.
 
     Raises:
-        EdgeLMError: No JDK, no Debian's apt, no network or no room.
+        MissingDependencyError: No JDK.
+        DebianPackagesError: No Debian's apt, no network, no room, or a package that fails its check.
     """
     _require_jdk()
     folder = cache_folder() / FOLDER
@@ -97,15 +98,11 @@ def fetched(on_stage: OnStage) -> BuildTools:
         on_stage(f"fetching the Android build tools: about {DOWNLOAD_MB} MB, once, into {folder}")
         folder.parent.mkdir(parents=True, exist_ok=True)
         downloads = folder.parent / f"{FOLDER}.apt"
-        try:
-            packages = _download(downloads)
-            with tempfile.TemporaryDirectory(prefix=f".{FOLDER}.", dir=folder.parent) as temporary:
-                emulator_apt.unpack(packages, Path(temporary) / "tools")
-                (Path(temporary) / "tools").rename(folder)
-        except EmulatorError as error:
-            raise RuntimeFailure(
-                f"Android's build tools come as Debian packages: {error.what}", allowed=error.allowed, fix=AGAIN
-            ) from error
+        with tempfile.TemporaryDirectory(prefix=f".{FOLDER}.", dir=folder.parent) as temporary:
+            for suite, names in PACKAGES.items():
+                apt = PrivateApt(downloads / suite, PURPOSE, suites=(suite,))
+                apt.unpack(apt.download(names), Path(temporary) / "tools")  # only these: the JDK they depend on is at hand
+            (Path(temporary) / "tools").rename(folder)
         shutil.rmtree(downloads)
     return BuildTools(folder)
 
@@ -129,41 +126,6 @@ def run(command: Sequence[str | Path], environment: Mapping[str, str] | None = N
     if done.returncode != 0:
         raise RuntimeFailure(f"{Path(command[0]).name} failed:\n{done.stdout[-4000:].strip()}")
     return done.stdout
-
-
-def _download(folder: Path) -> tuple[emulator_apt.Package, ...]:
-    """Fetches the packages, going on with what an earlier try has fetched; only they, as the JDK they depend on is at hand."""
-    emulator_apt.require_tools()
-    for sub in ("lists/partial", "cache/archives/partial", "packages"):
-        (folder / sub).mkdir(parents=True, exist_ok=True)
-    (folder / "status").touch()
-    signed = f" signed-by={emulator_apt.KEYRING}" if emulator_apt.KEYRING.is_file() else ""
-    mirror = emulator_apt.PrivateApt(folder)._mirror()
-    sources = "".join(f"deb [arch=amd64{signed}] {mirror} {suite} main\n" for suite in PACKAGES)
-    (folder / "sources.list").write_text(sources, encoding="utf-8")
-    options = {
-        "Dir::State::Lists": folder / "lists",
-        "Dir::State::status": folder / "status",
-        "Dir::Cache": folder / "cache",
-        "Dir::Etc::sourcelist": folder / "sources.list",
-        "Dir::Etc::sourceparts": folder / "none",
-        "Dir::Etc::preferences": "/dev/null",
-        "Dir::Etc::preferencesparts": folder / "none",
-        "APT::Architecture": "amd64",
-        "APT::Architectures": "amd64",
-        "APT::Sandbox::User": "root",
-        "APT::Update::Error-Mode": "any",
-        "Acquire::Languages": "none",
-    }
-    apt = ["apt-get", "--quiet", *(word for name, value in options.items() for word in ("-o", f"{name}={value}"))]
-    wanted = [f"{name}/{suite}" for suite, names in PACKAGES.items() for name in names]
-    try:
-        run([*apt, "update"])
-        run([*apt, "download", *wanted], folder=folder / "packages")
-    except RuntimeFailure as error:
-        reason = next((line for line in error.what.splitlines() if line.startswith("E:")), error.what)
-        raise RuntimeFailure(f"Android's build tools cannot be fetched: {reason}", fix=AGAIN) from error
-    return tuple(emulator_apt.Package(file.name.split("_")[0], "", file) for file in sorted((folder / "packages").glob("*.deb")))
 
 
 def _require_jdk() -> None:

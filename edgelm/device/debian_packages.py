@@ -42,6 +42,8 @@ Dir::Log "{folder}/log";
 APT::Architecture "{architecture}";
 APT::Architectures {{ "{architecture}"; }};
 APT::Default-Release "{preferred}";
+APT::Get::Assume-Yes "true";
+APT::Get::Download-Only "true";
 APT::Install-Recommends "false";
 APT::Sandbox::User "{user}";
 APT::Update::Error-Mode "any";
@@ -130,10 +132,7 @@ class PrivateApt:
         Raises:
             DebianPackagesError: No apt, no mirror of Debian, no network, no room, or a package that fails its check.
         """
-        self._update()
-        wanted = self._apt("install", "--yes", "--print-uris", *names)
-        self._apt("install", "--yes", "--download-only", *names)
-        return self._packages(wanted)
+        return self._fetched("install", names)
 
     def download(self, names: Sequence[str]) -> tuple[Package, ...]:
         """Fetches packages without what they depend on.
@@ -147,10 +146,7 @@ class PrivateApt:
         Raises:
             DebianPackagesError: As for `fetch`.
         """
-        self._update()
-        wanted = self._apt("download", "--print-uris", *names)
-        self._apt("download", *names)
-        return self._packages(wanted)
+        return self._fetched("download", names)
 
     def unpack(self, packages: Sequence[Package], folder: Path) -> None:
         """Unpacks packages into a folder, over one another.
@@ -183,15 +179,21 @@ class PrivateApt:
             )
         return str(found[0])
 
-    @property
-    def _archives(self) -> Path:
-        return self.folder / "cache" / "archives"
+    def _fetched(self, command: str, names: Sequence[str]) -> tuple[Package, ...]:
+        """What a command of apt-get fetches, by name."""
+        self._update()
+        archives, nothing = self.folder / "cache" / "archives", self.folder / "none"
+        here = f"Dir::Cache::Archives={nothing}"  # else what an earlier try has fetched is not listed
+        listed = self._apt(nothing, command, "--print-uris", "-o", here, *names)
+        self._apt(archives, command, *names)
+        files = re.findall(r"^'[^']*' (\S+\.deb) \d+", listed, re.MULTILINE)
+        return tuple(sorted((_package(archives / file) for file in files), key=lambda package: package.name))
 
     def _update(self) -> None:
         """Writes the configuration and fetches the suites' indexes."""
         self.require_tools()
-        for sub in (self.folder / "state/lists/partial", self._archives / "partial", self.folder / "none", self.folder / "log"):
-            sub.mkdir(parents=True, exist_ok=True)
+        for sub in ("state/lists/partial", "cache/archives/partial", "none/partial", "log"):
+            (self.folder / sub).mkdir(parents=True, exist_ok=True)
         (self.folder / "status").touch()
         configuration = CONFIGURATION.format(
             folder=self.folder,
@@ -205,7 +207,7 @@ class PrivateApt:
         mirror = self.mirror()
         sources = "".join(f"deb [arch={self.architecture}{signed}] {mirror} {suite} main\n" for suite in self.suites)
         (self.folder / "sources.list").write_text(sources, encoding="utf-8")
-        self._apt("update")
+        self._apt(self.folder, "update")
 
     def _network_settings(self) -> str:
         """The machine's own proxies, certificates and time-outs, as lines of a configuration."""
@@ -213,15 +215,9 @@ class PrivateApt:
         wanted = re.compile(r"^Acquire::(http|https|ftp|Check-|Max-ValidTime|ForceIPv)\S* \"[^\"]+\";$", re.IGNORECASE)
         return "\n".join(line for line in dump.splitlines() if wanted.match(line))
 
-    def _packages(self, wanted: str) -> tuple[Package, ...]:
-        """The fetched packages, from what `--print-uris` said of them."""
-        files = re.findall(r"^'[^']*' (\S+\.deb) \d+", wanted, re.MULTILINE)
-        return tuple(sorted((_package(self._archives / file) for file in files), key=lambda package: package.name))
-
-    def _apt(self, *arguments: str) -> str:
-        """Runs apt-get where its packages lie: `download` writes to the working folder."""
-        environment = {"APT_CONFIG": str(self.folder / "apt.conf")}
-        return self._run(["apt-get", *arguments], f"apt-get {arguments[0]}", environment, self._archives)
+    def _apt(self, folder: Path, *arguments: str) -> str:
+        """Runs apt-get in a folder: `download` writes to it."""
+        return self._run(["apt-get", *arguments], f"apt-get {arguments[0]}", {"APT_CONFIG": str(self.folder / "apt.conf")}, folder)
 
     def _run(self, command: Sequence[str], task: str, environment: Mapping[str, str] | None = None, folder: Path | None = None) -> str:
         """What a command prints.
@@ -252,9 +248,11 @@ def _failure(task: str, said: str, again: str) -> DebianPackagesError:
     lines = [line.strip() for line in said.splitlines() if line.strip()]
     first = next((line for line in lines if line.startswith(("E:", "dpkg-deb:"))), lines[0] if lines else "no message")
     if re.search(r"No space left on device|not enough free space|don't have enough free space", said):
-        return DebianPackagesError(f"the disk is full: {task}: {first}", fix="free 1 GB, or EDGELM_CACHE=FOLDER on another disk; " + again)
-    if re.search(r"NO_PUBKEY|not signed|GPG error|Hash Sum mismatch|unexpected size", said):
-        return DebianPackagesError(f"what the mirror sent fails apt's check: {first}", fix=f"another mirror: {MIRROR_VARIABLE}=URL; " + again)
-    if re.search(r"Failed to fetch|Could not resolve|Could not connect|Temporary failure|timed out|Unable to fetch", said):
-        return DebianPackagesError(f"the Debian mirror cannot be reached: {first}", fix="check the network and apt's proxy; " + again)
-    return DebianPackagesError(f"{task} failed: {first}", fix=again)
+        what, fix = f"the disk is full: {task}: {first}", "free 1 GB, or EDGELM_CACHE=FOLDER on another disk; "
+    elif re.search(r"NO_PUBKEY|not signed|GPG error|Hash Sum mismatch|unexpected size", said):
+        what, fix = f"what the mirror sent fails apt's check: {first}", f"another mirror: {MIRROR_VARIABLE}=URL; "
+    elif re.search(r"Failed to fetch|Could not resolve|Could not connect|Temporary failure|timed out|Unable to fetch", said):
+        what, fix = f"the Debian mirror cannot be reached: {first}", "check the network and apt's proxy; "
+    else:
+        what, fix = f"{task} failed: {first}", ""
+    return DebianPackagesError(what, fix=fix + again)

@@ -27,11 +27,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from edgelm.device import emulator, runner
-from edgelm.device.emulator_apt import PrivateApt, require_tools, unpack
+from edgelm.device.debian_packages import PrivateApt, Purpose
 from edgelm.errors import EmulatorError
 
 OnStage = Callable[[str, int, int], None]
 
+PURPOSE = Purpose("the emulator of arm64 cores", emulator.SETUP, instead="measure on a phone: edgelm profile ARTIFACT --device adb")
 EMULATOR, COMPILER = "qemu-user", "g++-12-aarch64-linux-gnu"
 HOST_COMPILER = ("gcc-12", "libc6-dev")
 """Fetched too where no C compiler is installed: QEMU's plugin is code of this host."""
@@ -77,7 +78,8 @@ def set_up(cache: Path, on_stage: OnStage) -> None:
         on_stage: Progress: stage, done, total.
 
     Raises:
-        EmulatorError: Another kind of machine, no apt, no network, no room, a file that fails its check, or a build that fails.
+        EmulatorError: Another kind of machine, LiteRT cannot be fetched, a cache that cannot be written, or a build that fails.
+        DebianPackagesError: No apt, no network, no room, or a package that fails its check.
     """
     require_host()
     folder = cache / emulator.FOLDER
@@ -131,16 +133,17 @@ def require_host(system: str | None = None, machine: str | None = None) -> None:
 
 def _make(folder: Path, download: Path, on_stage: OnStage) -> None:
     """Fetches, unpacks and builds everything into a new folder."""
-    require_tools()
+    apt = PrivateApt(download / "apt", PURPOSE)
+    apt.require_tools()
     version = importlib.metadata.version(emulator.RUNTIME)
     download.mkdir(parents=True, exist_ok=True)
     on_stage("fetching ai-edge-litert for arm64", 0, 0)
     wheel = fetch_wheel(version, download)
     on_stage("fetching QEMU and the cross compiler", 0, 0)
     wanted = (EMULATOR, COMPILER) if shutil.which("cc") else (EMULATOR, COMPILER, *HOST_COMPILER)
-    packages = PrivateApt(download / "apt").fetch(wanted)
+    packages = apt.fetch(wanted)
     on_stage("unpacking", 0, 0)
-    unpack([package for package in packages if package.name != "libc6"], folder / "root")  # programs run with the host's own
+    apt.unpack([package for package in packages if package.name != "libc6"], folder / "root")  # programs run with the host's own
     for pattern in UNUSED:
         for path in folder.glob(pattern):
             shutil.rmtree(path) if path.is_dir() else path.unlink()

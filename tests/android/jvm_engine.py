@@ -7,6 +7,7 @@ import functools
 import hashlib
 import importlib.util
 import os
+import platform
 import shutil
 import subprocess
 import tempfile
@@ -18,10 +19,15 @@ import pytest
 from numpy.typing import NDArray
 
 from edgelm.device.cache import cache_folder
+from edgelm.device.debian_packages import PrivateApt, Purpose
+from edgelm.errors import DebianPackagesError
 
 DEMO = Path(__file__).parents[2] / "android_demo"
 PACKAGES = ("libjna-java", "libjna-jni", "junit4", "libhamcrest-java")
 """Debian's, 800 KB in all: JNA reaches libLiteRt.so from Java, JUnit 4 is what Android Studio runs."""
+PURPOSE = Purpose("the Java engine's tests (JNA and JUnit)", "pytest tests/android")
+ARCHITECTURE = {"aarch64": "arm64"}.get(platform.machine(), "amd64")
+"""Debian's name of this machine's: the JVM loads JNA's library."""
 JARS = ("jna.jar", "junit4.jar", "hamcrest.jar")
 
 
@@ -116,16 +122,13 @@ def packages() -> Path:
     folder = cache_folder() / "jvm-test-packages"
     if folder.is_dir():
         return folder
-    missing = [tool for tool in ("apt-get", "dpkg-deb") if shutil.which(tool) is None]
-    if missing:
-        pytest.skip(f"JNA and JUnit come as Debian packages, and this machine has no {', '.join(missing)}")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".jvm-test-packages.", dir=folder.parent) as temporary:
-        fetched = subprocess.run(["apt-get", "--quiet", "download", *PACKAGES], cwd=temporary, capture_output=True, text=True, check=False)
-        if fetched.returncode != 0:
-            pytest.skip(f"JNA and JUnit cannot be fetched (apt-get update?): {fetched.stderr.strip().splitlines()[-1]}")
-        for package in Path(temporary).glob("*.deb"):
-            subprocess.run(["dpkg-deb", "--extract", package, Path(temporary) / "unpacked"], check=True)
+        apt = PrivateApt(Path(temporary) / "apt", PURPOSE, architecture=ARCHITECTURE)
+        try:
+            apt.unpack(apt.download(PACKAGES), Path(temporary) / "unpacked")
+        except DebianPackagesError as error:
+            pytest.skip(f"JNA and JUnit cannot be fetched: {error.what}; {error.fix}")
         settle(Path(temporary) / "unpacked", folder)
     return folder
 

@@ -22,7 +22,8 @@ from pathlib import Path
 import pytest
 
 from edgelm.device.cache import cache_folder
-from edgelm.device.emulator_apt import MIRROR_VARIABLE
+from edgelm.device.debian_packages import PrivateApt, Purpose
+from edgelm.errors import DebianPackagesError
 
 ADBD = (
     *("adbd", "android-libbase", "android-libboringssl", "android-libcutils", "android-liblog"),
@@ -33,23 +34,11 @@ ARM64_SYSTEM = (
     *("libc6", "libgcc-s1", "libstdc++6", "zlib1g", "liblzma5", "libcap2", "libgcrypt20", "libgpg-error0", "libcrypt1"),
     *("dash", "grep", "coreutils", "libacl1", "libattr1", "libgmp10", "libselinux1", "libpcre2-8-0"),
 )
-SUITES = ("bookworm", "bookworm-backports")
+PURPOSE = Purpose("a device behind adb", "pytest tests/device")
+SUITES = ("bookworm-backports", "bookworm")
 """adbd 34 and QEMU 10, whose emulation adbd survives, are in Debian 12's backports only."""
 SERIAL = "127.0.0.1:5599"
 BOOT_S = 30.0
-
-APT = """\
-Dir::State "{folder}/state";
-Dir::State::status "{folder}/status";
-Dir::Cache "{folder}/cache";
-Dir::Etc::sourcelist "{folder}/sources.list";
-Dir::Etc::sourceparts "{folder}/none";
-Dir::Etc::preferencesparts "{folder}/none";
-#clear APT::Architectures;
-APT::Architectures {{ "{architecture}"; }};
-APT::Architecture "{architecture}";
-APT::Sandbox::User "{user}";
-"""
 
 BOOT = """
 set -e
@@ -92,41 +81,20 @@ def packages(architecture: str, *names: str) -> Path:
         folder.parent.mkdir(parents=True, exist_ok=True)
         try:
             _fetch(folder, architecture, names)
-        except (subprocess.CalledProcessError, OSError, StopIteration) as error:
+        except (DebianPackagesError, OSError) as error:
             if not folder.is_dir():  # another test process was faster
                 pytest.skip(f"Debian's packages {', '.join(names[:2])} cannot be had: {error}")
     return folder
 
 
 def _fetch(folder: Path, architecture: str, names: tuple[str, ...]) -> None:
-    """`apt-get download` with lists of its own; the machine's settings of proxies and keys hold."""
     with tempfile.TemporaryDirectory(dir=folder.parent) as name:
-        apt, unpacked = Path(name) / "apt", Path(name) / "unpacked"
-        for sub in ("state/lists/partial", "cache/archives/partial", "none"):
-            (apt / sub).mkdir(parents=True)
-        (apt / "status").touch()
-        user = "root" if os.geteuid() == 0 else "_apt"
-        (apt / "apt.conf").write_text(APT.format(folder=apt, architecture=architecture, user=user))
-        (apt / "sources.list").write_text("".join(f"deb [arch={architecture}] {_mirror()} {suite} main\n" for suite in SUITES))
-        environment = {**os.environ, "APT_CONFIG": str(apt / "apt.conf")}
-        run = functools.partial(subprocess.run, cwd=apt, env=environment, check=True, capture_output=True)
-        run(["apt-get", "update"])
-        run(["apt-get", "download", "-t", SUITES[1], *names])
-        for package in apt.glob("*.deb"):
-            run(["dpkg-deb", "-x", package, unpacked])
+        apt, unpacked = PrivateApt(Path(name) / "apt", PURPOSE, SUITES, architecture), Path(name) / "unpacked"
+        apt.unpack(apt.download(names), unpacked)
         for emulator in (unpacked / "usr" / "bin").glob("qemu-*"):
             if emulator.name != "qemu-aarch64":
                 emulator.unlink()  # 40 other machines, 300 MB
         unpacked.rename(folder)
-
-
-def _mirror() -> str:
-    """The mirror of Debian this machine uses."""
-    if named := os.environ.get(MIRROR_VARIABLE):
-        return named
-    command = ["apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages"]
-    uris = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
-    return next(uri for uri in uris if "/debian" in uri and "security" not in uri)
 
 
 @functools.cache
