@@ -18,10 +18,9 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 BENCHMARKS = ROOT / "benchmarks"
 
 
-def run(*arguments: str) -> str:
-    """Without the emulator of arm64 cores, whether or not this machine has one."""
+def run(*arguments: str, cache: Path | None = None) -> str:
     command = [sys.executable, "-m", "edgelm.cli.main", *arguments]
-    environment = {**os.environ, "EDGELM_CACHE": str(ROOT / "build" / "no-cache")}
+    environment = {**os.environ, **({"EDGELM_CACHE": str(cache)} if cache else {})}
     return subprocess.run(command, capture_output=True, text=True, timeout=300, check=True, env=environment).stdout
 
 
@@ -47,9 +46,10 @@ def test_the_help_is_the_programs_own() -> None:
     assert block_after("Usage: edgelm").strip() == help_text.strip()
 
 
-def test_the_transcript_is_what_make_demo_prints(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_the_transcript_is_what_make_demo_prints(tmp_path: Path, arm64_cache: Path) -> None:
     shown = block_after("keyboard-lstm for android-arm64")
-    printed = run("convert", "keyboard-lstm", "--target", "android-arm64", "-o", str(tmp_path / "keyboard-lstm"))
+    printed = run("convert", "keyboard-lstm", "--target", "android-arm64", "-o", str(tmp_path / "keyboard-lstm"), cache=arm64_cache)
     printed = printed.replace(str(tmp_path), "build")
     assert without_figures(printed) == without_figures(shown)
     assert len(without_figures(shown)) > 8, "the pattern still finds the checks"
