@@ -23,7 +23,7 @@ from peers import machine, models, plot, prepare, processes, rounds, table
 from peers.cells import LITERT_LM, LITERT_TORCH, Cell, chosen
 from peers.environments import ENVIRONMENTS, HOME
 from peers.goals import GOALS, Figures
-from peers.store import Store, by_figure
+from peers.store import Store, by_figure, quietest
 
 RESULTS = Path(__file__).parent / "results"
 QUICK_PEERS = (LITERT_LM, LITERT_TORCH)
@@ -69,7 +69,8 @@ def prepared_line(cell: Cell, facts: dict[str, Any]) -> str:
 def report(store: Store, folder: Path) -> str:
     """Writes the results; the Markdown."""
     facts = prepare.known()
-    figures = by_figure(store.samples)
+    samples = quietest(store.samples, machine.QUIET)
+    figures = by_figure(samples)
     for name, known in facts.items():
         for figure in ("bytes", "convert_s", "convert_gb"):
             if figure in known:
@@ -77,11 +78,11 @@ def report(store: Store, folder: Path) -> str:
     errors = {name: known["error"] for name, known in facts.items() if known.get("error")}
     errors |= {sample.cell: sample.error for sample in store.samples if sample.error and not store.has(sample.key)}
     results = [goal.judge(figures, errors) for goal in GOALS]
-    loudest = max((sample.others for sample in store.samples), default=0.0)
+    loud = sum(sample.others > machine.QUIET for sample in samples)
     about = {"machine": machine.facts(), "versions": {name: list(made.pins) for name, made in ENVIRONMENTS.items() if made.ready}}
-    about |= {"most_cores_used_by_others": round(loudest, 3), "quiet": loudest <= machine.QUIET, "basis": "measured"}
+    about |= {"samples": len(samples), "loud_samples": loud, "quiet": loud == 0, "basis": "measured"}
     plain = {"goals": [dataclasses.asdict(result) for result in results], "cells": as_json(figures), "prepared": facts, **about}
-    text = table.markdown(figures, results, facts, title(about))
+    text = title(about) + "\n\n" + table.markdown(figures, results, facts, errors)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "peers.json").write_text(json.dumps(plain, indent=1) + "\n")
     (folder / "peers.md").write_text(text)
@@ -95,7 +96,9 @@ def title(about: dict[str, Any]) -> str:
     line = (
         f"Measured on {found['processor']} ({found['cores']} cores, {', '.join(found['features'])}): medians of rounds of fresh processes."
     )
-    loud = f" NOT QUIET: other processes used up to {about['most_cores_used_by_others']:.2f} cores; do not quote these figures."
+    loud = (
+        f" NOT QUIET: other processes used the cores during {about['loud_samples']} of {about['samples']} measurements; do not quote them."
+    )
     return line if about["quiet"] else line + loud
 
 
@@ -115,13 +118,17 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="small models, no peer that needs compiling")
     parser.add_argument("--opt-in", action="store_true", help="the peers that take longest to install and convert, too")
     parser.add_argument("--anew", action="store_true", help="convert again what was converted before")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, help="5, or 2 of a quick run")
     parser.add_argument("--verbs", nargs="+", choices=processes.VERBS, default=list(processes.VERBS))
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
     parser.add_argument("--patience", type=float, default=60.0, help="seconds to wait for a quiet machine before each round")
-    parser.add_argument("--name", default="main", help="of the run; its samples are kept in build/peers/runs/NAME.jsonl")
-    parser.add_argument("--results", type=Path, default=RESULTS)
-    return parser.parse_args()
+    parser.add_argument("--name", help="of the run, main or quick; its samples are kept in build/peers/runs/NAME.jsonl")
+    parser.add_argument("--results", type=Path, help="folder; benchmarks/results, or build/peers/quick of a quick run")
+    arguments = parser.parse_args()
+    arguments.rounds = arguments.rounds or (2 if arguments.quick else 5)
+    arguments.name = arguments.name or ("quick" if arguments.quick else "main")
+    arguments.results = arguments.results or (HOME / "quick" if arguments.quick else RESULTS)
+    return arguments
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,6 +36,9 @@ ENVIRONMENT = {
     TORCH: "torch",
 }
 """Peers that are not named run in edgelm's own environment: TensorFlow and LiteRT are dependencies of edgelm."""
+
+MAKER = {OURS_NATIVE: OURS, LITERT_LM: LITERT_TORCH}
+"""Peers that run what another one made."""
 
 BITS = {"float32": 32.0, "F16": 16.0, "int8": 8.0, "Q8_0": 8.5, "int8-block32": 8.5, "dynamic-int8": 8.0, "8da4w": 4.5, "Q4_0": 4.5}
 BITS |= {"Q4_0-pure": 4.5, "int4-block32": 4.5, "int4-block32-plain": 4.5, "int4": 4.0}
@@ -84,9 +88,14 @@ class Cell:
     @property
     def artifact(self) -> Path:
         """What the peer loads; both of edgelm's hosts load the same file."""
-        maker = {OURS_NATIVE: OURS, LITERT_LM: LITERT_TORCH}.get(self.peer, self.peer)
+        maker = MAKER.get(self.peer, self.peer)
         suffix = {OURS: ".tflite", LLAMA: ".gguf", TFLITE_CONVERTER: ".tflite", FUSED: ".tflite", EXECUTORCH: ".pte"}.get(maker, "")
         return HOME / "models" / self.model / f"{maker.replace(' ', '-')}-{self.form}{suffix}"
+
+    @property
+    def maker(self) -> Cell:
+        """The cell whose conversion makes the artifact."""
+        return dataclasses.replace(self, peer=MAKER[self.peer], host="python", speaks=True) if self.peer in MAKER else self
 
     @property
     def weight_bytes(self) -> float:
@@ -129,7 +138,8 @@ TRANSFORMERS = (
     (EXECUTORCH, "8da4w", 4, "python", True),
     (OURS, "float32", 32, "python", False),
     (OURS, "int8", 8, "python", False),
-    (OURS, "int4-block32", 4, "python", False),
+    (OURS, "int4-block32", 4, "python", True),
+    (OURS, "int4-block32-plain", 4, "python", True),
 )
 CELLS = [
     *cells_of(

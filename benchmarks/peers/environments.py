@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -65,7 +66,7 @@ class Environment:
         done = self.folder / DONE
         return done.is_file() and done.read_text().split() == list(self.pins)
 
-    def make(self, jobs: int = 1) -> None:
+    def make(self) -> None:
         """Installs it where it is not ready.
 
         Raises:
@@ -92,7 +93,7 @@ def build_llama(folder: Path) -> None:
     build, vendor = source / "build", source / "vendor" / "llama.cpp"
     if not (build / "CMakeCache.txt").exists():
         checked(["cmake", "-S", vendor, "-B", build, *(["-G", "Ninja"] if shutil.which("ninja") else []), *LLAMA_FLAGS])
-    checked(["nice", "-n", "15", "cmake", "--build", build, "-j1", "--target", "llama"])
+    checked(["nice", "-n", "15", "cmake", "--build", build, f"-j{os.cpu_count()}", "--target", "llama"])
     libraries = sorted(map(str, build.rglob("lib*.a")))
     headers = ["-I", vendor / "include", "-I", vendor / "ggml" / "include"]
     linked = ["-Wl,--start-group", *libraries, "-Wl,--end-group", "-fopenmp", "-lpthread", "-ldl"]
@@ -152,8 +153,10 @@ ENVIRONMENTS = {
             "1.4 GB, 1 to 6 minutes",
         ),
         Environment("llama", ("gguf==0.19.0", "numpy==1.26.4"), "77 MB of source, 5 to 8 CPU minutes", compiles=True, finish=build_llama),
-        Environment("litert_torch", (TORCH, "litert-torch==0.10.0", "transformers==5.23.0"), "3 GB, 2 to 10 minutes"),
-        Environment("litert_lm", ("litert-lm==0.18.1",), "0.2 GB"),
+        Environment(
+            "litert_torch", (TORCH, "litert-torch==0.10.0", "transformers==5.23.0", "tensorflow-cpu==2.21.0"), "3 GB, 2 to 10 minutes"
+        ),
+        Environment("litert_lm", ("litert-lm==0.18.1", "numpy==2.4.6"), "0.2 GB"),
         Environment("torch", (TORCH, "numpy==1.26.4"), "0.9 GB"),
         Environment(
             "executorch", (TORCH, "executorch==1.5.1", "torchao==0.18.0"), "1.5 GB; converting M2 takes a quarter of an hour", opt_in=True

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from peers import models, processes, reference
-from peers.cells import CELLS, ENVIRONMENT, LITERT_LM, LITERT_TORCH, LLAMA, OURS, OURS_NATIVE, Cell
+from peers.cells import CELLS, ENVIRONMENT, Cell
 from peers.environments import ENVIRONMENTS, HOME, PeerUnavailableError
 
 FACTS = HOME / "prepared"
@@ -73,7 +75,7 @@ def prepare(cells: list[Cell], *, opt_in: bool, compiling: bool, anew: bool = Fa
         Cell -> `bytes`, `convert_s`, `convert_gb`, `agreement`, or `error`; kept in a file, so that nothing is done twice.
     """
     facts = known()
-    for cell in sorted(cells, key=lambda cell: cell.peer == OURS_NATIVE):
+    for cell in dict.fromkeys([*(cell.maker for cell in cells), *cells]):
         before = facts.get(cell.name, {})
         if "agreement" in before and cell.artifact.exists() and not anew:
             continue
@@ -82,7 +84,7 @@ def prepare(cells: list[Cell], *, opt_in: bool, compiling: bool, anew: bool = Fa
             require_environment(cell, opt_in=opt_in, compiling=compiling)
             facts[cell.name] = prepared(cell, facts, anew)
         except PeerUnavailableError as error:
-            facts[cell.name] = {**{key: before[key] for key in before.keys() - {"agreement"}}, "error": str(error)}
+            facts[cell.name] = {**conversion_of(before), "error": str(error)}
         keep(cell, facts[cell.name])
     return facts
 
@@ -111,11 +113,11 @@ def require_environment(cell: Cell, *, opt_in: bool, compiling: bool) -> None:
         PeerUnavailableError: It cannot be, or was not asked for.
     """
     environment = ENVIRONMENTS.get(ENVIRONMENT.get(cell.peer, ""))
-    if environment is None or environment.ready:
+    if environment is None:
         return
-    if environment.opt_in and not opt_in:
+    if environment.opt_in and not opt_in and not cell.artifact.exists():
         raise PeerUnavailableError(f"left out: {environment.cost}; python benchmarks/bench.py prepare --opt-in {cell.name}")
-    if environment.compiles and not compiling:
+    if environment.compiles and not compiling and not environment.ready:
         raise PeerUnavailableError(f"left out of a quick run: needs compiling ({environment.cost})")
     environment.make()
 
@@ -128,17 +130,24 @@ def prepared(cell: Cell, facts: dict[str, dict[str, Any]], anew: bool) -> dict[s
     """
     if not cell.source.exists():
         models.write(models.SHAPES[cell.model], cell.source)
-    maker = {OURS_NATIVE: OURS, LITERT_LM: LITERT_TORCH}.get(cell.peer, cell.peer)
-    before = facts.get(cell.name, {})
-    figures = {key: before[key] for key in ("bytes", "convert_s", "convert_gb") if key in before}
-    if anew or not cell.artifact.exists() or not figures:
-        if maker == LLAMA and cell.model == models.M1:
-            raise PeerUnavailableError("has no LSTM")
-        figures = converted(cell)
-    if not cell.speaks:
+    if cell.maker != cell:
+        made = facts.get(cell.maker.name, {})
+        if made.get("error") or not cell.artifact.exists():
+            raise PeerUnavailableError(f"wants what {cell.maker.name} makes, which is not there")
+        figures = conversion_of(made)
+    else:
+        figures = conversion_of(facts.get(cell.name, {}))
+        if anew or not cell.artifact.exists() or not figures:
+            figures = converted(cell)
+    if not cell.speaks:  # it runs litert-torch's file, whose logits are compared
         return {**figures, "agreement": None}
     found = agreement(processes.spoken(cell), expected_logits(cell.model), cell.nominal)
     return {**figures, "agreement": asdict(found)}
+
+
+def conversion_of(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """What is known of a conversion."""
+    return {key: value for key, value in facts.items() if key in ("bytes", "convert_s", "convert_gb", "convert_others")}
 
 
 def converted(cell: Cell) -> dict[str, Any]:
@@ -148,6 +157,7 @@ def converted(cell: Cell) -> dict[str, Any]:
         PeerUnavailableError: It failed.
     """
     cell.artifact.parent.mkdir(parents=True, exist_ok=True)
+    remove(cell.artifact)  # onnx appends to a file of external weights that is there
     result, finished = processes.work(cell, "convert", 1)
     return {
         "bytes": result["bytes"],
@@ -155,6 +165,14 @@ def converted(cell: Cell) -> dict[str, Any]:
         "convert_gb": finished.peak_mb / 1e3,
         "convert_others": round(finished.others, 2),
     }
+
+
+def remove(path: Path) -> None:
+    """Removes a file or a folder, if there is one."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def artifact_missing(cell: Cell) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 import tempfile
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +28,7 @@ SPOKEN, SPOKEN_PREFILL = 48, 40
 
 Item = tuple[Any, ...]
 PLANS: Mapping[tuple[str, str], tuple[Item, ...]] = {
-    ("recurrent", "time"): (("decode", 0, 100, 1000),),
+    ("recurrent", "time"): (("decode", 0, 50, 400),),
     ("transformer", "time"): (("prefill", 128, 3), ("decode", 100, 4, 20)),
     ("transformer", "deep"): (("prefill", 512, 1), ("decode", 512, 2, 12)),
 }
@@ -60,18 +60,20 @@ def run(command: Sequence[str | Path]) -> Finished:
     Raises:
         PeerUnavailableError: It failed; its last words are the message.
     """
-    others, start = Others(), time.perf_counter()
+    others = Others()
     environment = {**os.environ, "PYTHONPATH": str(WORKERS), "TOKENIZERS_PARALLELISM": "false", "TF_CPP_MIN_LOG_LEVEL": "3"}
-    with tempfile.TemporaryFile() as output:
-        child = subprocess.Popen([str(word) for word in command], stdout=output, stderr=subprocess.STDOUT, env=environment)
-        _, status, used = os.wait4(child.pid, 0)
-        seconds = time.perf_counter() - start
-        child.returncode = os.waitstatus_to_exitcode(status)
-        if child.returncode:
-            output.seek(0)
-            words = last_words(output.read().decode(errors="replace"))
-            raise PeerUnavailableError(f"{Path(command[0]).name} ended with {child.returncode}: {words}")
-    return Finished(seconds, used.ru_maxrss * 1024 / 1e6, others.cores(used.ru_utime + used.ru_stime))
+    with tempfile.TemporaryDirectory() as folder:
+        result, said = Path(folder, "took.json"), Path(folder, "output")
+        launcher = [sys.executable, "-S", "-E", WORKERS / "launch.py", result, *command]
+        with said.open("wb") as output:
+            subprocess.run([str(word) for word in launcher], stdout=output, stderr=subprocess.STDOUT, env=environment, check=False)
+        words = last_words(said.read_text(errors="replace"))
+        if not result.exists():
+            raise PeerUnavailableError(f"{Path(command[0]).name} cannot be started: {words}")
+        took = json.loads(result.read_text())
+    if took["code"]:
+        raise PeerUnavailableError(f"{Path(command[0]).name} ended with {took['code']}: {words}")
+    return Finished(took["seconds"], took["peak_mb"], others.cores(took["cpu_seconds"]))
 
 
 def measure(cell: Cell, verb: str, threads: int) -> dict[str, Any]:

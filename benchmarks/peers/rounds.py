@@ -43,7 +43,12 @@ class Plan:
 
 def run(plan: Plan, store: Store) -> None:
     """Measures what the store does not have yet."""
-    ready = [cell for cell in plan.cells if not prepare.artifact_missing(cell)]
+    ready = []
+    for cell in plan.cells:
+        if reason := prepare.artifact_missing(cell):
+            print(f"{cell.name}: left out: {reason}", file=sys.stderr, flush=True)
+        else:
+            ready.append(cell)
     plan = Plan(ready, plan.rounds, plan.verbs, plan.threads, plan.patience)
     for number in range(plan.rounds):
         waiting = [step for step in plan.steps() if not store.has((number, step[0].name, step[1], step[2]))]
@@ -54,6 +59,7 @@ def run(plan: Plan, store: Store) -> None:
             print(f"round {number + 1}: others use {load:.2f} cores; its figures are marked", file=sys.stderr, flush=True)
         measure_bandwidth(plan, store, number)
         for cell, verb, threads in waiting:
+            print(f"round {number + 1}: {cell.name} {verb}, {threads} thread{'s' * (threads > 1)}", file=sys.stderr, flush=True)
             store.add(measured(number, cell, verb, threads))
 
 

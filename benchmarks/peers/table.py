@@ -7,24 +7,24 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from peers import goals, models
-from peers.cells import CELLS, OURS_NATIVE, Cell
+from peers.cells import CELLS, OURS, OURS_NATIVE, Cell
 from peers.goals import Figures, Result
 from peers.store import Rounds, lower_quartile, ratio
 
 COLUMNS = (
     "peer", "weights", "file MB", "ms/token", "lower quartile", "over ours", "2 threads", "share of bound", "at depth 512",
-    "prefill 128 ms", "prefill 512 ms", "first token ms", "warm", "peak MB", "conversion s", "GB",
+    "prefill 128 ms", "prefill 512 ms", "first token ms", "warm", "first launch", "peak MB", "conversion s", "GB",
 )  # fmt: skip
 
 
-def markdown(figures: Figures, results: Sequence[Result], facts: Mapping[str, Mapping[str, Any]], title: str) -> str:
+def markdown(figures: Figures, results: Sequence[Result], facts: Mapping[str, Mapping[str, Any]], errors: Mapping[str, str]) -> str:
     """The goals, a table for each model, and what could not be measured."""
-    parts = [title, "", goals_table(results)]
+    parts = [goals_table(results)]
     for shape in models.SHAPES.values():
         cells = [cell for cell in CELLS if cell.model == shape.name and any(key[0] == cell.name for key in figures)]
         if cells:
             parts += ["", f"### {shape.name.upper()}: {shape.title}", "", model_table(cells, figures, facts)]
-    missing = [f"- {cell.name}: {facts[cell.name]['error']}" for cell in CELLS if facts.get(cell.name, {}).get("error")]
+    missing = [f"- {cell.name}: {errors[cell.name]}" for cell in CELLS if cell.name in errors]
     if missing:
         parts += ["", "### Not measured", "", *missing]
     return "\n".join(parts) + "\n"
@@ -70,7 +70,7 @@ def row(cell: Cell, cells: Sequence[Cell], step: str, figures: Figures, facts: M
         return f"{statistics.median(rounds(figure).values()):.{digits}f}" if rounds(figure) else ""
 
     digits = 3 if cell.model == models.M1 else 2
-    ours = next((other for other in cells if comparable(other, cell) and figures.get((other.name, step))), None)
+    ours = own(cell, [other for other in cells if figures.get((other.name, step))])
     against = ratio(rounds(step), figures.get((ours.name, step), {})) if ours and ours is not cell else None
     share = goals.bound_share(cell, figures.get((f"machine/{cell.name}", "gigabytes_per_second"), {}), rounds(step))
     return [
@@ -87,13 +87,14 @@ def row(cell: Cell, cells: Sequence[Cell], step: str, figures: Figures, facts: M
         text("prefill:512"),
         text("start_ms") or text("first_ms"),
         text("warm_first_ms"),
+        text("launch_ms"),
         text("peak_mb", 0),
         f"{facts['convert_s']:.1f}" if "convert_s" in facts else "",
         f"{facts['convert_gb']:.2f}" if "convert_gb" in facts else "",
     ]
 
 
-def comparable(ours: Cell, cell: Cell) -> bool:
-    """Our cell that a peer's is put beside: the same bits, and for M1, whose step is short, the same kind of host."""
-    kinds = ("edgelm",) if cell.model == models.M1 and cell.host == "python" else (OURS_NATIVE,)
-    return ours.peer in kinds and ours.nominal == cell.nominal
+def own(cell: Cell, timed: Sequence[Cell]) -> Cell | None:
+    """Our cell that a peer's is put beside: the same bits; for M1, whose step is short, the same kind of host."""
+    kinds = (OURS,) if cell.model == models.M1 and cell.host == "python" else (OURS_NATIVE, OURS)
+    return next((ours for kind in kinds for ours in timed if ours.peer == kind and ours.nominal == cell.nominal), None)

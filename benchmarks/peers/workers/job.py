@@ -108,7 +108,14 @@ def timed(job: Job, open_session: Open) -> dict[str, Any]:
 
 
 def follow(job: Job, session: Session, item: tuple[Any, ...]) -> list[float]:
-    """Milliseconds of the runs of one item."""
+    """Milliseconds of the runs of one item.
+
+    Raises:
+        ValueError: The job has too few tokens for it.
+    """
+    needed = item[1] if item[0] == "prefill" else sum(item[1:])
+    if needed > len(job.ids):
+        raise ValueError(f"{item} wants {needed} tokens, the job has {len(job.ids)}")
     found = []
     if item[0] == "prefill":
         _, tokens, times = item
