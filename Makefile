@@ -6,7 +6,7 @@ DATA := $(or $(EDGELM_DATA),../shared/data)
 STAMP := $(VENV)/.edgelm-installed
 REFERENCE := $(VENV)/.reference-installed
 
-.PHONY: demo test test-fast lint format quality quality-quick bench-latency android android-apk setup-arm64 clean
+.PHONY: demo test test-fast lint format quality quality-quick bench bench-quick bench-latency android android-apk setup-arm64 clean
 
 demo: $(STAMP)
 	$(BIN)/edgelm convert keyboard-lstm --target android-arm64 -o build/keyboard-lstm
@@ -46,6 +46,14 @@ android-apk: $(STAMP)
 	$(BIN)/edgelm convert keyboard-lstm --target android-arm64 -o build/android/keyboard-lstm
 	$(BIN)/python android_demo/tools/build_apk.py --fetch-only
 	$(BIN)/python android_demo/tools/build_apk.py --artifact build/android/keyboard-lstm
+
+# Against other runtimes on the same weights, each in an environment of its own under build/peers (8 GB); wants a quiet machine.
+bench: $(STAMP)
+	$(BIN)/python benchmarks/bench.py all
+
+# The same in minutes, without peers that need compiling.
+bench-quick: $(STAMP)
+	$(BIN)/python benchmarks/bench.py all --quick
 
 # Fits a profile of this machine, then holds its predictions of 26 models against their measured times; wants a quiet machine.
 bench-latency: $(STAMP)
