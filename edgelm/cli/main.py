@@ -15,11 +15,11 @@ VERBS: dict[str, tuple[str, str]] = {
     "compress": ("edgelm.cli.compress", "Make a trained model smaller, by training or rounding."),
     "check": ("edgelm.cli.check", "Prove and judge an artifact again, against any profile or text."),
     "profile": ("edgelm.cli.profile", "Time an artifact on this machine or on a phone."),
-    "package": ("edgelm.cli.package", "Write an artifact as an Android module, a C++ example or an iOS file set."),
+    "package": ("edgelm.cli.package", "An artifact as an Android module, a C++ example, an iOS file set."),
     "predict": ("edgelm.cli.predict", "Next-word suggestions or a continuation from an artifact."),
     "inspect": ("edgelm.cli.inspect", "What is inside a model file or a .tflite."),
     "train": ("edgelm.cli.train", "Train a language model on a text corpus."),
-    "profiles": ("edgelm.cli.profiles", "The devices an artifact can be judged against; calibrate makes your own."),
+    "profiles": ("edgelm.cli.profiles", "The devices to judge an artifact against; fits your own."),
     "recipes": ("edgelm.cli.recipes", "The ways to make a model smaller."),
     "doctor": ("edgelm.cli.doctor", "Check this environment and name the exact fix."),
 }

@@ -10,14 +10,15 @@ import dataclasses
 import math
 import os
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from edgelm.device import profile as profiles
 from edgelm.device.calibrate import Calibration
-from edgelm.device.cost import step_cost
+from edgelm.device.cost import StepCost, step_cost
 from edgelm.device.fit import Groups, Observation, fit
 from edgelm.device.latency import call_ms
 from edgelm.device.latency_figures import CacheLevel, LatencyModel
@@ -31,8 +32,8 @@ OnStage = Callable[[str, int, int], None]
 
 LEVELS_MB = (1.6, 2.2, 3, 6, 12, 24)
 """Sizes of working sets whose bandwidth is fitted; between them it is interpolated."""
-ROUNDS = 10
-SLICE_S = 0.012
+ROUNDS = 14
+SLICE_S = 0.018
 SPREAD = math.log(3.0)
 """How far a figure may easily be from its start: the start is another machine's."""
 PLAIN = (
@@ -57,13 +58,33 @@ def calibrate_host(*, on_stage: OnStage = lambda stage, done, total: None) -> Ca
     Args:
         on_stage: Progress: stage, done, total.
     """
-    observations = measure_graphs(on_stage)
+    made = graph_calls(on_stage)
+    found = time_calls(made.calls, rounds=ROUNDS, slice_s=SLICE_S, on_round=lambda done, total: on_stage("timing them", done, total))
     on_stage("fitting the figures", 0, 0)
-    return fit_host(observations)
+    return fit_host(made.observed(found))
 
 
-def measure_graphs(on_stage: OnStage) -> tuple[Observation, ...]:
-    """Every signature of every graph, timed in rounds."""
+@dataclass(frozen=True)
+class GraphCalls:
+    """The micro-benchmark's calls, ready to be timed, by label.
+
+    Attributes:
+        calls: Inputs filled.
+        costs: What each does.
+        weights: How much each counts in the fit.
+    """
+
+    calls: Mapping[str, Call]
+    costs: Mapping[str, StepCost]
+    weights: Mapping[str, float]
+
+    def observed(self, milliseconds: Mapping[str, float]) -> tuple[Observation, ...]:
+        """The calls with what they took; other labels are left out."""
+        return tuple(Observation(label, self.costs[label], milliseconds[label], self.weights[label]) for label in self.calls)
+
+
+def graph_calls(on_stage: OnStage) -> GraphCalls:
+    """Every signature of every graph."""
     costs, calls, weights = {}, {}, {}
     for number, graph in enumerate(graphs()):
         on_stage("writing small graphs", number, 0)
@@ -73,8 +94,7 @@ def measure_graphs(on_stage: OnStage) -> tuple[Observation, ...]:
             label = f"{graph.label}: {signature}"
             calls[label], costs[label] = _ready(engine.call(signature)), step_cost(model, signature)
             weights[label] = graph.weight
-    found = time_calls(calls, rounds=ROUNDS, slice_s=SLICE_S, on_round=lambda done, total: on_stage("timing them", done, total))
-    return tuple(Observation(label, costs[label], ms, weights[label]) for label, ms in found.items())
+    return GraphCalls(calls, costs, weights)
 
 
 def _ready(call: Call) -> Call:
@@ -86,12 +106,12 @@ def fit_host(observations: tuple[Observation, ...]) -> Calibration:
     """Fits the host's figures to measured calls; the start is the shipped profile `host`."""
     shipped = profiles.load(profiles.HOST)
     start = dataclasses.replace(shipped.latency, cache=_levels(shipped.latency))
-    found = fit(observations, start, _groups(start), SPREAD)
+    found = _never_faster_from_farther(fit(observations, start, _groups(start), SPREAD))
     before, after = (tuple(call_ms(one.cost, model) for one in observations) for model in (start, found))
     misses = [math.log(predicted / one.ms) for predicted, one in zip(after, observations, strict=True)]
     uncertainty = max(SMALLEST_UNCERTAINTY, math.exp(float(np.percentile(np.abs(misses), 95))))
     source = (
-        f"fitted by edgelm profiles calibrate --host to {len(observations)} calls of small graphs, lower quartiles of {ROUNDS} rounds; "
+        f"fitted by edgelm profiles calibrate --host to {len(observations)} calls of small graphs, 5th percentiles of {ROUNDS} rounds; "
         "uncertainty: 19 of 20 of those calls are predicted within it"
     )
     told = dataclasses.replace(found, uncertainty=uncertainty, isolated_factor=1.0, basis="measured", source=source)
@@ -106,6 +126,20 @@ def _levels(model: LatencyModel) -> tuple[CacheLevel, ...]:
         holding = next((level.gb_s for level in model.cache if size * 1024 <= level.size_kb), model.dram_gb_s)
         levels.append(CacheLevel(f"cache of {size:g} MB", size * 1024.0, holding))
     return tuple(levels)
+
+
+def _never_faster_from_farther(model: LatencyModel) -> LatencyModel:
+    """The same with each level at least as fast as those behind it.
+
+    Whether a set that just fits a level stays there depends on the pages it got: one unlucky graph must not make a level look slower
+    than the one it falls back to.
+    """
+    levels: list[CacheLevel] = []
+    slowest = model.dram_gb_s
+    for level in reversed(model.cache):
+        slowest = max(slowest, level.gb_s)
+        levels.append(dataclasses.replace(level, gb_s=slowest))
+    return dataclasses.replace(model, cache=tuple(reversed(levels)))
 
 
 def _groups(model: LatencyModel) -> Groups:

@@ -55,7 +55,7 @@ class SignatureProfile:
     Attributes:
         signature: Its name.
         runs: Calls that were timed without the profiler.
-        ms: A call, lower quartile, ms.
+        ms: A call, 5th percentile, ms.
         ms_median: The median, ms.
         ms_p95: The 95th percentile, ms.
         slowdown: How many times as long the calls took whose ops were timed.

@@ -53,7 +53,7 @@ def _signatures(profile: HostProfile) -> Table:
         percentiles = (f"{one.ms:.3f}", f"{one.ms_median:.3f}", f"{one.ms_p95:.3f}")
         own = sum(not op.delegated for op in one.ops)
         rows.append((one.signature, *percentiles, str(one.runs), str(len(one.ops)), str(own)))
-    columns = ("signature", "ms, lower quartile", "median", "p95", "calls", "ops", "not by XNNPACK")
+    columns = ("signature", "ms, 5th percentile", "median", "p95", "calls", "ops", "not by XNNPACK")
     return Table("Whole calls (measured)", columns, tuple(rows), "Wall-clock time on this machine, without the profiler.")
 
 
