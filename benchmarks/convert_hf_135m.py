@@ -90,14 +90,16 @@ def stages(folder: Path, output: Path, started: float) -> list[dict[str, Any]]:
         started: `time.time()` when this process was started: its first stage is Python itself.
     """
     from edgelm import pipeline
+    from edgelm.cli.main import spare_collector
 
+    spare_collector()  # as the command line does
     begun = [("starting Python and edgelm", started, 0.0, 0.0)]  # stage, seconds and processor seconds so far, peak before
 
     def on_stage(stage: str, done: int, total: int) -> None:
         if begun[-1][0] != stage:
             begun.append((stage, time.time(), time.process_time(), _peak_gigabytes()))
 
-    pipeline.convert(pipeline.Request(str(folder), output=output), pipeline.Watch(on_stage=on_stage))
+    pipeline.convert(pipeline.Request(str(folder), output=output, arm64=False), pipeline.Watch(on_stage=on_stage))
     on_stage("end", 0, 0)
     return [
         {
