@@ -210,7 +210,7 @@ def _accessor(name: str) -> str:
 
 def _classes(root: Path) -> Iterator[tuple[str, str]]:
     for file in java_files(root / "app/src/main/java"):
-        yield from re.findall(r"\bclass (\w+) extends (\w+)", file.read_text(encoding="utf-8"))
+        yield from re.findall(r"\bclass (\w+)(?:<.*>)? extends (\w+)", file.read_text(encoding="utf-8"))
 
 
 def _abstract(root: Path) -> set[str]:

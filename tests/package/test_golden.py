@@ -15,7 +15,7 @@ from edgelm.runtime.session import open_session
 from edgelm.text.tokenizer import Tokenizer
 
 
-class Scripted(Session[None]):
+class Scripted(Session[int]):
     """A session whose logits are given; it notes what it was fed."""
 
     def __init__(self, rows: Sequence[Sequence[float]], max_positions: int | None = None) -> None:
@@ -31,11 +31,11 @@ class Scripted(Session[None]):
         self.position += 1
         return self.rows[self.position - 1]
 
-    def snapshot(self) -> None:
-        raise NotImplementedError
+    def snapshot(self) -> int:
+        return self.position
 
-    def restore(self, snapshot: None) -> None:
-        raise NotImplementedError
+    def restore(self, snapshot: int) -> None:
+        self.position = snapshot
 
 
 def continued(session: Scripted) -> golden.Continuation:

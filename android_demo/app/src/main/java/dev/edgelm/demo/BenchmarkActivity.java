@@ -22,13 +22,10 @@ import java.util.Map;
  *
  * <p>Also started from a computer, see {@link BenchmarkRequest}; then it writes its report where {@code edgelm profile --app} fetches it.
  */
-@SuppressWarnings("deprecation") // the platform's own way to hand a job to the next screen; androidx has another
-public final class BenchmarkActivity extends ScreenActivity implements BenchmarkJob.Watcher {
+public final class BenchmarkActivity extends JobActivity<BenchmarkJob> {
     private static final int SAVE = 1;
     private static final int SHARE = 2;
     private static final int LARGEST_SHARED = 200_000; // characters: what passes between apps has to stay below 1 MB
-
-    private BenchmarkJob job;
 
     @Override
     protected void onCreate(Bundle state) {
@@ -43,10 +40,8 @@ public final class BenchmarkActivity extends ScreenActivity implements Benchmark
         onClick(R.id.stop, () -> job.stop());
         onClick(R.id.share, this::share);
         onClick(R.id.save, this::save);
-        job = (BenchmarkJob) getLastNonConfigurationInstance();
-        if (job != null) {
-            job.watch(this);
-        } else if (state == null && getIntent().hasExtra(BenchmarkRequest.REPORT)) {
+        resumeJob();
+        if (job == null && state == null && getIntent().hasExtra(BenchmarkRequest.REPORT)) {
             obey(getIntent());
         }
     }
@@ -63,28 +58,6 @@ public final class BenchmarkActivity extends ScreenActivity implements Benchmark
     protected void onResume() {
         super.onResume();
         say(R.id.model_status, chosenModel());
-    }
-
-    /** A rotation keeps the job running; its next screen takes it over. */
-    @Override
-    public Object onRetainNonConfigurationInstance() {
-        return job;
-    }
-
-    @Override
-    protected void onStop() {
-        if (job != null && !isChangingConfigurations()) {
-            job.stop(); // in the background the cores are others and slower: such figures would mislead
-        }
-        super.onStop();
-    }
-
-    @Override
-    protected void onDestroy() {
-        if (job != null) {
-            job.watch(null);
-        }
-        super.onDestroy();
     }
 
     @Override
@@ -163,9 +136,7 @@ public final class BenchmarkActivity extends ScreenActivity implements Benchmark
     private void start(BenchmarkRequest request) {
         findViewById(R.id.chart).setVisibility(View.GONE);
         say(R.id.figures, "");
-        job = new BenchmarkJob(getApplicationContext(), request);
-        job.watch(this);
-        job.start();
+        start(new BenchmarkJob(getApplicationContext(), request));
     }
 
     private void show(BenchmarkJob.Outcome outcome) {

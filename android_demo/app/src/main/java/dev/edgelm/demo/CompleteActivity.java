@@ -7,11 +7,8 @@ import dev.edgelm.core.EdgeLmException;
 import dev.edgelm.core.SamplingSettings;
 
 /** Completes a text while the user watches. */
-@SuppressWarnings("deprecation") // the platform's own way to hand a job to the next screen; androidx has another
-public final class CompleteActivity extends ScreenActivity implements CompletionJob.Watcher {
+public final class CompleteActivity extends JobActivity<CompletionJob> {
     private static final String OUTPUT = "output";
-
-    private CompletionJob job;
 
     @Override
     protected void onCreate(Bundle state) {
@@ -28,38 +25,13 @@ public final class CompleteActivity extends ScreenActivity implements Completion
         }
         onClick(R.id.run, this::run);
         onClick(R.id.stop, () -> job.stop());
-        job = (CompletionJob) getLastNonConfigurationInstance();
-        if (job != null) {
-            job.watch(this);
-        }
-    }
-
-    /** A rotation keeps the job running; its next screen takes it over. */
-    @Override
-    public Object onRetainNonConfigurationInstance() {
-        return job;
+        resumeJob();
     }
 
     @Override
     protected void onSaveInstanceState(Bundle state) {
         super.onSaveInstanceState(state);
         state.putString(OUTPUT, ((TextView) findViewById(R.id.output)).getText().toString());
-    }
-
-    @Override
-    protected void onStop() {
-        if (job != null && !isChangingConfigurations()) {
-            job.stop(); // nobody reads along
-        }
-        super.onStop();
-    }
-
-    @Override
-    protected void onDestroy() {
-        if (job != null) {
-            job.watch(null);
-        }
-        super.onDestroy();
     }
 
     @Override
@@ -86,9 +58,7 @@ public final class CompleteActivity extends ScreenActivity implements Completion
                             count(R.id.seed, R.string.seed_label, 0, Integer.MAX_VALUE));
             int tokens = count(R.id.max_tokens, R.string.max_tokens_label, 1, 10_000);
             String prompt = ((EditText) findViewById(R.id.prompt)).getText().toString();
-            job = new CompletionJob(engine(), prompt, tokens, settings);
-            job.watch(this);
-            job.start();
+            start(new CompletionJob(engine(), prompt, tokens, settings));
         } catch (EdgeLmException error) {
             showState(false, error.getMessage());
         }

@@ -3,19 +3,17 @@ package dev.edgelm.demo;
 import dev.edgelm.core.SamplingSettings;
 import dev.edgelm.demo.engine.Engine;
 import dev.edgelm.demo.engine.EngineHost;
+import dev.edgelm.demo.engine.Job;
 
 /** One completion, which goes on while its screen is rotated. Everything but {@link #run} is for the main thread. */
-final class CompletionJob implements EngineHost.Task<Integer>, EngineHost.Listener<Integer> {
+final class CompletionJob extends Job<CompletionJob> implements EngineHost.Task<Integer>, EngineHost.Listener<Integer> {
     private final EngineHost host;
     private final String prompt;
     private final int maxTokens;
     private final SamplingSettings settings;
     private final StringBuilder text;
-    private volatile boolean stopped;
     private volatile double seconds;
-    private Watcher watcher;
     private int tokens;
-    private String error = "";
     private boolean ended;
 
     CompletionJob(EngineHost host, String prompt, int maxTokens, SamplingSettings settings) {
@@ -26,35 +24,22 @@ final class CompletionJob implements EngineHost.Task<Integer>, EngineHost.Listen
         this.text = new StringBuilder(prompt);
     }
 
-    /** The screen that shows the job at present. */
-    interface Watcher {
-        void changed(CompletionJob job);
-    }
-
-    void start() {
+    @Override
+    public void start() {
         host.submit(this, this);
-    }
-
-    void stop() {
-        stopped = true;
-    }
-
-    /** Shows the job on another screen, or on none. */
-    void watch(Watcher other) {
-        watcher = other;
-        changed();
     }
 
     String text() {
         return text.toString();
     }
 
-    /** What went wrong; empty when nothing did. */
-    String error() {
-        return error;
+    @Override
+    protected CompletionJob self() {
+        return this;
     }
 
-    boolean ended() {
+    @Override
+    public boolean ended() {
         return ended;
     }
 
@@ -83,25 +68,18 @@ final class CompletionJob implements EngineHost.Task<Integer>, EngineHost.Listen
 
     @Override
     public void failed(String words) {
-        error = words;
         ended = true;
-        changed();
+        super.failed(words);
     }
 
     /** Hears of each part on the worker thread. */
     private boolean write(String part) {
         host.post(() -> append(part));
-        return !stopped;
+        return !isStopped();
     }
 
     private void append(String part) {
         text.append(part);
         changed();
-    }
-
-    private void changed() {
-        if (watcher != null) {
-            watcher.changed(this);
-        }
     }
 }

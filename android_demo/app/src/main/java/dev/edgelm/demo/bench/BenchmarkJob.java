@@ -9,6 +9,7 @@ import dev.edgelm.demo.DemoApplication;
 import dev.edgelm.demo.R;
 import dev.edgelm.demo.engine.Engine;
 import dev.edgelm.demo.engine.EngineHost;
+import dev.edgelm.demo.engine.Job;
 import dev.edgelm.demo.engine.ModelFile;
 import dev.edgelm.demo.engine.ModelStore;
 import dev.edgelm.demo.litert.LiteRtRunner;
@@ -18,17 +19,15 @@ import java.time.Instant;
 import java.time.temporal.ChronoUnit;
 
 /** One run of the benchmark, which goes on while its screen is rotated. Everything but {@link #run} is for the main thread. */
-public final class BenchmarkJob implements EngineHost.ExclusiveTask<BenchmarkJob.Outcome>, EngineHost.Listener<BenchmarkJob.Outcome> {
+public final class BenchmarkJob extends Job<BenchmarkJob>
+        implements EngineHost.ExclusiveTask<BenchmarkJob.Outcome>, EngineHost.Listener<BenchmarkJob.Outcome> {
     private static final int SHOWN = 20; // steps of the progress bar
 
     private final Context context;
     private final BenchmarkRequest request;
-    private volatile boolean stopped;
-    private Watcher watcher;
     private int done;
     private int total;
     private Outcome outcome;
-    private String error = "";
 
     /**
      * A job that has not started.
@@ -39,16 +38,6 @@ public final class BenchmarkJob implements EngineHost.ExclusiveTask<BenchmarkJob
     public BenchmarkJob(Context context, BenchmarkRequest request) {
         this.context = context;
         this.request = request;
-    }
-
-    /** The screen that shows the job at present. */
-    public interface Watcher {
-        /**
-         * Something of the job has changed.
-         *
-         * @param job to show
-         */
-        void changed(BenchmarkJob job);
     }
 
     /** What a run gave. */
@@ -102,24 +91,14 @@ public final class BenchmarkJob implements EngineHost.ExclusiveTask<BenchmarkJob
         }
     }
 
-    /** Runs when the engine is free. */
+    @Override
     public void start() {
         DemoApplication.of(context).engine().submitExclusive(this, this);
     }
 
-    /** Ends the run without a report. */
-    public void stop() {
-        stopped = true;
-    }
-
-    /**
-     * Shows the job on another screen, or on none.
-     *
-     * @param other the screen; null for none
-     */
-    public void watch(Watcher other) {
-        watcher = other;
-        changed();
+    @Override
+    protected BenchmarkJob self() {
+        return this;
     }
 
     /**
@@ -149,22 +128,9 @@ public final class BenchmarkJob implements EngineHost.ExclusiveTask<BenchmarkJob
         return outcome;
     }
 
-    /**
-     * Why it failed.
-     *
-     * @return words for the user; empty when it did not
-     */
-    public String error() {
-        return error;
-    }
-
-    /**
-     * Whether it is over.
-     *
-     * @return true after its end, good or bad
-     */
+    @Override
     public boolean ended() {
-        return outcome != null || !error.isEmpty();
+        return outcome != null || !error().isEmpty();
     }
 
     @Override
@@ -193,12 +159,6 @@ public final class BenchmarkJob implements EngineHost.ExclusiveTask<BenchmarkJob
         changed();
     }
 
-    @Override
-    public void failed(String words) {
-        error = words;
-        changed();
-    }
-
     private Outcome measured() throws IOException {
         String startedAt = Instant.now().truncatedTo(ChronoUnit.SECONDS).toString();
         ModelStore models = DemoApplication.of(context).models();
@@ -208,7 +168,7 @@ public final class BenchmarkJob implements EngineHost.ExclusiveTask<BenchmarkJob
         try (Engine engine = Engine.open(models.map(model), request.threads)) {
             Profiler.Plan plan = new Profiler.Plan(request.prompt, request.runs, request.warmup, 0);
             Measurement measurement = new Profiler(engine.session(), probes).run(plan, this::on);
-            if (stopped) {
+            if (isStopped()) {
                 throw new EdgeLmException("the benchmark was stopped before its end", "", "run it again and leave its screen open", null);
             }
             String json = report(measurement, engine).startedAt(startedAt).memoryBeforeMb(before).toJson();
@@ -232,7 +192,7 @@ public final class BenchmarkJob implements EngineHost.ExclusiveTask<BenchmarkJob
         if (now == all || now % Math.max(1, all / SHOWN) == 0) {
             DemoApplication.of(context).engine().post(() -> show(now, all));
         }
-        return !stopped;
+        return !isStopped();
     }
 
     private void show(int now, int all) {
@@ -243,11 +203,5 @@ public final class BenchmarkJob implements EngineHost.ExclusiveTask<BenchmarkJob
 
     private ReportFolder reports() {
         return new ReportFolder(context.getExternalFilesDir(ReportFolder.NAME));
-    }
-
-    private void changed() {
-        if (watcher != null) {
-            watcher.changed(this);
-        }
     }
 }
