@@ -67,7 +67,7 @@ def spare_collector() -> None:
     """Lets the garbage collector run rarely.
 
     A vocabulary and a graph are hundreds of thousands of objects that live to the end; at the default threshold of 700 new ones the
-    collector walks them again and again, a tenth of the time of converting a large model.
+    collector walks them again and again.
     """
     gc.set_threshold(100_000, 50, 100)
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import subprocess
 from pathlib import Path
 
 import jvm_engine
-import pytest
 
 from edgelm import artifact, manifest, pipeline, recipe, source
 
@@ -42,13 +40,7 @@ def bundled_models(folder: Path) -> list[Path]:
 
 def equal_logits(class_path: str, models: list[Path]) -> dict[str, int]:
     """Model -> logits that have the same bits by the app's adapter and by the JVM's own runner; fails at the first that differs."""
-    found = importlib.util.find_spec("ai_edge_litert")
-    assert found and found.origin
-    library = Path(found.origin).parent / "libLiteRt.so"
-    if not library.is_file():
-        pytest.skip(f"the ai-edge-litert wheel of this platform has no {library.name}")
-    properties = [f"-Djava.library.path={jvm_engine.jni_folder()}", "-Djna.nosys=false", f"-Dedgelm.litert.library={library}"]
-    said = java("-Xverify:all", *properties, "-cp", class_path, "AdapterParity", *map(str, models))
+    said = java("-Xverify:all", *jvm_engine.litert_properties(), "-cp", class_path, "AdapterParity", *map(str, models))
     lines = [line.split() for line in said.splitlines()]
     return {line[0]: int(line[1]) for line in lines if line[:1] in (["keyboard-lstm"], ["chat-transformer"])}
 

@@ -98,13 +98,17 @@ def decoded(field: str) -> str:
 
 def start() -> JvmEngine:
     """Starts the engine; skips where there is no JDK, no apt or no LiteRT library."""
+    return JvmEngine(["java", *litert_properties(), "-cp", class_path(), "dev.edgelm.jvm.Main"])
+
+
+def litert_properties() -> list[str]:
+    """What the JVM needs to find JNA's and LiteRT's libraries; skips where the wheel has none."""
     litert = importlib.util.find_spec("ai_edge_litert")
     assert litert and litert.origin
     library = Path(litert.origin).parent / "libLiteRt.so"
     if not library.is_file():
         pytest.skip(f"the ai-edge-litert wheel of this platform has no {library.name}")
-    properties = [f"-Djava.library.path={jni_folder()}", "-Djna.nosys=false", f"-Dedgelm.litert.library={library}"]
-    return JvmEngine(["java", *properties, "-cp", class_path(), "dev.edgelm.jvm.Main"])
+    return [f"-Djava.library.path={jni_folder()}", "-Djna.nosys=false", f"-Dedgelm.litert.library={library}"]
 
 
 def class_path() -> str:

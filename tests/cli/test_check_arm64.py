@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from tiny_models import write_model
 
-from edgelm.cli import main
 from edgelm.device import emulator_setup
 from edgelm.lower.direct import lower
 
@@ -18,19 +16,10 @@ Command = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def edgelm(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Command:
-    """Runs the command line with an empty cache: exit code, stdout, stderr."""
+def edgelm(edgelm: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Command:
+    """With an empty cache."""
     monkeypatch.setenv("EDGELM_CACHE", str(tmp_path / "cache"))
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["edgelm", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main.main()
-        out, err = capsys.readouterr()
-        assert "Traceback" not in err
-        return int(ended.value.code or 0), out, err
-
-    return run
+    return edgelm
 
 
 @pytest.fixture(scope="module")

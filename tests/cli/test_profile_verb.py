@@ -6,7 +6,6 @@ import dataclasses
 import hashlib
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,6 @@ from device.adb_world import World
 from tiny_models import write_model
 
 from edgelm import pipeline
-from edgelm.cli import main
 from edgelm.device import profile_report
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "profile_report.json"
@@ -27,21 +25,6 @@ def artifact(tmp_path_factory) -> Path:
     write_model(folder / "tiny")
     pipeline.convert(pipeline.Request(str(folder / "tiny"), output=folder / "out", quality_tokens=0))
     return folder / "out"
-
-
-@pytest.fixture
-def edgelm(monkeypatch, capsys):
-    """Runs the command line: exit code, stdout, stderr."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["edgelm", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main.main()
-        out, err = capsys.readouterr()
-        assert "Traceback" not in err
-        return ended.value.code, out, err
-
-    return run
 
 
 def report_of(artifact: Path, folder: Path, **changes: object) -> Path:
@@ -60,8 +43,7 @@ def phone(tmp_path, monkeypatch):
     """A device behind adb."""
     world = World.boot(tmp_path / "phone")
     world.write("props/ro.product.model", "Phone 1\n")
-    monkeypatch.setenv("PATH", f"{world.bin}:/usr/bin:/bin")
-    monkeypatch.delenv("ANDROID_SERIAL", raising=False)
+    world.plug_in(monkeypatch)
     yield world
     world.close()
 

@@ -112,13 +112,18 @@ class World:
 
     Attributes:
         root: Its file system, seen from outside; `/data/local/tmp` of a device of limited size is not.
-        bin: Put it on PATH: the adb client that reaches the device.
+        bin: The adb client that reaches the device.
     """
 
     root: Path
     bin: Path
     process: subprocess.Popen[bytes]
     log: Path
+
+    def plug_in(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Makes it the device that adb finds."""
+        monkeypatch.setenv("PATH", f"{self.bin}:/usr/bin:/bin")
+        monkeypatch.delenv("ANDROID_SERIAL", raising=False)
 
     @classmethod
     def boot(cls, folder: Path, *, size: str = "", options: str = "mode=777", arm64: bool = False) -> World:

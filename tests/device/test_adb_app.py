@@ -43,8 +43,7 @@ def phone(tmp_path_factory):
 
 @pytest.fixture
 def device(phone, monkeypatch):
-    monkeypatch.setenv("PATH", f"{phone.bin}:/usr/bin:/bin")
-    monkeypatch.delenv("ANDROID_SERIAL", raising=False)
+    phone.plug_in(monkeypatch)
     (phone.root / "running/dev.edgelm.demo").unlink(missing_ok=True)
     return adb.connect()
 
@@ -132,7 +131,7 @@ def test_a_report_of_another_version_is_refused(phone, device, model):
 def test_the_phone_is_unplugged_while_the_app_measures(tmp_path, monkeypatch, model):
     world = World.boot(tmp_path / "own")
     try:
-        monkeypatch.setenv("PATH", f"{world.bin}:/usr/bin:/bin")
+        world.plug_in(monkeypatch)
         world.write("packages/dev.edgelm.demo", "")
         world.stub("am", PARSE)
         device = adb.connect()

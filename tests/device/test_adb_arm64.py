@@ -37,8 +37,7 @@ def device(tmp_path, monkeypatch):
         pytest.skip(f"no arm64 runner: {emulator.SETUP}")
     world = World.boot(tmp_path / "phone", arm64=True)
     world.write("props/ro.product.model", "Emulated\n")
-    monkeypatch.setenv("PATH", f"{world.bin}:/usr/bin:/bin")
-    monkeypatch.delenv("ANDROID_SERIAL", raising=False)
+    world.plug_in(monkeypatch)
     yield adb.connect()
     world.close()
 

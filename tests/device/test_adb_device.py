@@ -39,8 +39,7 @@ def phone(tmp_path_factory):
 
 @pytest.fixture
 def device(phone, monkeypatch):
-    monkeypatch.setenv("PATH", f"{phone.bin}:/usr/bin:/bin")
-    monkeypatch.delenv("ANDROID_SERIAL", raising=False)
+    phone.plug_in(monkeypatch)
     return adb.connect()
 
 
@@ -52,7 +51,7 @@ def own_phone(tmp_path, monkeypatch):
     def boot(**settings: str) -> World:
         world = World.boot(tmp_path / "own", **settings)
         worlds.append(world)
-        monkeypatch.setenv("PATH", f"{world.bin}:/usr/bin:/bin")
+        world.plug_in(monkeypatch)
         return world
 
     yield boot
