@@ -91,6 +91,14 @@ def test_the_next_commands_name_the_source_as_it_was_given(model_folder: Path, t
     assert (verb, given, options[-1]) == ("convert", str(spaced), str(tmp_path / "an out-int4"))
 
 
+@pytest.mark.parametrize(("recipe_name", "offered"), [("int8", "int4-block32"), ("int4-block32", "int8")])
+def test_the_recipe_offered_next_is_another_one(recipe_name: str, offered: str, tmp_path: Path) -> None:
+    write_model(tmp_path / "tiny")
+    report = pipeline.convert(pipeline.Request(str(tmp_path / "tiny"), recipe=recipe_name, output=tmp_path / "out", target="host")).report
+    (command,) = (line for line in report.next_commands if line.startswith("edgelm convert"))
+    assert f"--recipe {offered} " in command
+
+
 def test_the_five_lines_of_the_readme(model_folder: Path, tmp_path: Path) -> None:
     model = edgelm.load(model_folder)
     conversion = edgelm.convert(model, target="host", recipe="float32", output=tmp_path / "out")

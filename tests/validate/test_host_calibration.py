@@ -97,3 +97,13 @@ def test_the_fit_explains_calls_of_a_machine_that_follows_the_model():
     for one, after in zip(found.observations, found.after, strict=True):
         assert after == pytest.approx(one.ms, rel=0.05)
     assert found.profile.latency.uncertainty == 1.2  # never less
+
+
+def test_one_slow_set_does_not_make_a_level_slower_than_those_behind_it():
+    shipped = load("host").latency
+    costs = [step_cost(read(graph.write()), CALL) for graph in written("int8 stream of 2 ", "int8 stream of 6 ", "int8 stream of 12 ")]
+    slow = (4.0, 1.0, 1.0)  # pages that collide in the second level: a set of 2 MB that streams as from DRAM
+    seen = tuple(Observation(f"{n}", cost, slow[n] * call_ms(cost, shipped)) for n, cost in enumerate(costs))
+    speeds = [level.gb_s for level in host_calibration.fit_host(seen).profile.latency.cache]
+    assert speeds == sorted(speeds, reverse=True)
+    assert speeds[-1] >= host_calibration.fit_host(seen).profile.latency.dram_gb_s
