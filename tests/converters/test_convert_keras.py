@@ -167,6 +167,7 @@ def test_a_model_of_no_known_family_is_converted_as_it_is(shelf: Shelf, tokenize
     model, path = shelf.get("convolution", "keras-3.keras")
     report, manifest = convert(path, "int8", tmp_path / "out")
     assert manifest["source"]["way"] == "graph"
+    assert any("--recipe float16 " in command for command in report.next_commands), "such graphs take no 4 bits"
     reason = "no recurrent layer and no attention"
     assert reason in dict(report.facts)["way"]
     assert parity_checks(report)
