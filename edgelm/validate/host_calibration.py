@@ -23,17 +23,18 @@ from edgelm.device.fit import Groups, Observation, fit
 from edgelm.device.latency import call_ms
 from edgelm.device.latency_figures import CacheLevel, LatencyModel
 from edgelm.device.profile import DeviceProfile
-from edgelm.runtime.engine import Call, Engine
 from edgelm.tflite.reader import read
 from edgelm.validate.host_graphs import graphs
-from edgelm.validate.timed_calls import fill, time_calls
+from edgelm.validate.timed_calls import TimedFile, time_files
 
 OnStage = Callable[[str, int, int], None]
 
-LEVELS_MB = (1.6, 2.2, 3, 6, 12, 24)
+LEVELS_MB = (1.2, 1.6, 2.2, 3, 6, 12, 24)
 """Sizes of working sets whose bandwidth is fitted; between them it is interpolated."""
-ROUNDS = 14
+OPENINGS, ROUNDS = 4, 4
 SLICE_S = 0.018
+VOCAB = 100
+"""Ids of lookups; every table of the graphs has more rows."""
 SPREAD = math.log(3.0)
 """How far a figure may easily be from its start: the start is another machine's."""
 PLAIN = (
@@ -58,48 +59,52 @@ def calibrate_host(*, on_stage: OnStage = lambda stage, done, total: None) -> Ca
     Args:
         on_stage: Progress: stage, done, total.
     """
-    made = graph_calls(on_stage)
-    found = time_calls(made.calls, rounds=ROUNDS, slice_s=SLICE_S, on_round=lambda done, total: on_stage("timing them", done, total))
+    made = graph_files(on_stage)
+    found = time_files(
+        made.files,
+        openings=OPENINGS,
+        rounds=ROUNDS,
+        slice_s=SLICE_S,
+        on_round=lambda done, total: on_stage("timing them", done, total),
+    )
     on_stage("fitting the figures", 0, 0)
     return fit_host(made.observed(found))
 
 
 @dataclass(frozen=True)
-class GraphCalls:
-    """The micro-benchmark's calls, ready to be timed, by label.
+class GraphFiles:
+    """The micro-benchmark's files, by label.
 
     Attributes:
-        calls: Inputs filled.
-        costs: What each does.
-        weights: How much each counts in the fit.
+        files: The graphs.
+        costs: (Label, signature) -> what a call does.
+        weights: How much each graph's calls count in the fit.
     """
 
-    calls: Mapping[str, Call]
-    costs: Mapping[str, StepCost]
+    files: Mapping[str, TimedFile]
+    costs: Mapping[tuple[str, str], StepCost]
     weights: Mapping[str, float]
 
-    def observed(self, milliseconds: Mapping[str, float]) -> tuple[Observation, ...]:
+    def observed(self, milliseconds: Mapping[tuple[str, str], float]) -> tuple[Observation, ...]:
         """The calls with what they took; other labels are left out."""
-        return tuple(Observation(label, self.costs[label], milliseconds[label], self.weights[label]) for label in self.calls)
+        return tuple(
+            Observation(f"{label}: {signature}", cost, milliseconds[label, signature], self.weights[label])
+            for (label, signature), cost in self.costs.items()
+        )
 
 
-def graph_calls(on_stage: OnStage) -> GraphCalls:
-    """Every signature of every graph."""
-    costs, calls, weights = {}, {}, {}
+def graph_files(on_stage: OnStage) -> GraphFiles:
+    """Every graph, written, with the cost of every signature."""
+    files: dict[str, TimedFile] = {}
+    costs: dict[tuple[str, str], StepCost] = {}
+    weights: dict[str, float] = {}
     for number, graph in enumerate(graphs()):
         on_stage("writing small graphs", number, 0)
         tflite = graph.write()
-        engine, model = Engine(tflite), read(tflite)
-        for signature in engine.signatures:
-            label = f"{graph.label}: {signature}"
-            calls[label], costs[label] = _ready(engine.call(signature)), step_cost(model, signature)
-            weights[label] = graph.weight
-    return GraphCalls(calls, costs, weights)
-
-
-def _ready(call: Call) -> Call:
-    fill(call, vocab=100)
-    return call
+        files[graph.label], weights[graph.label] = TimedFile(tflite, VOCAB), graph.weight
+        model = read(tflite)
+        costs |= {(graph.label, signature.name): step_cost(model, signature.name) for signature in model.signatures}
+    return GraphFiles(files, costs, weights)
 
 
 def fit_host(observations: tuple[Observation, ...]) -> Calibration:
@@ -111,7 +116,7 @@ def fit_host(observations: tuple[Observation, ...]) -> Calibration:
     misses = [math.log(predicted / one.ms) for predicted, one in zip(after, observations, strict=True)]
     uncertainty = max(SMALLEST_UNCERTAINTY, math.exp(float(np.percentile(np.abs(misses), 95))))
     source = (
-        f"fitted by edgelm profiles calibrate --host to {len(observations)} calls of small graphs, 5th percentiles of {ROUNDS} rounds; "
+        f"fitted by edgelm profiles calibrate --host to {len(observations)} calls of small graphs, 5th percentiles, {OPENINGS} times; "
         "uncertainty: 19 of 20 of those calls are predicted within it"
     )
     told = dataclasses.replace(found, uncertainty=uncertainty, isolated_factor=1.0, basis="measured", source=source)

@@ -28,9 +28,9 @@ FLOAT_WIDTH = 256
 """Columns of matrices of four bytes a weight, so that streams of float32 come in as small steps as others."""
 RAGGED_WIDTH = 480
 STREAM_MB: Mapping[Encoding, tuple[float, ...]] = {
-    Encoding.FLOAT32: (0.5, 1, 1.5, 1.8, 2.2, 3, 4, 6, 12, 24, 40),
-    Encoding.INT8: (0.5, 1, 1.5, 2, 3, 4, 6, 8, 12, 16, 24, 36),
-    Encoding.INT4_BLOCK32: (0.6, 2, 6, 16),
+    Encoding.FLOAT32: (0.5, 1, 1.5, 1.8, 2.2, 3, 4, 6, 12, 18, 24, 40, 80),
+    Encoding.INT8: (0.5, 1, 1.5, 2, 3, 4, 6, 8, 12, 16, 24, 36, 60),
+    Encoding.INT4_BLOCK32: (0.3, 0.6, 1, 1.4, 2, 3, 6, 10, 16, 24),
     Encoding.INT4: (0.5, 2, 6),
 }
 """Total weights of chains of products with one row, MB: from sets that fit the second level to such that fit none."""

@@ -15,9 +15,9 @@ from edgelm.device.profile import load
 from edgelm.runtime.engine import Engine
 from edgelm.tflite.reader import read
 from edgelm.tflite.writer import ModelBuilder
-from edgelm.validate import host_calibration
+from edgelm.validate import host_calibration, timed_calls
 from edgelm.validate.host_graphs import CALL, Graph, graphs
-from edgelm.validate.timed_calls import fill, time_calls
+from edgelm.validate.timed_calls import TimedFile, fill, time_files
 
 
 def tanhs(count: int, rows: int) -> bytes:
@@ -31,13 +31,18 @@ def tanhs(count: int, rows: int) -> bytes:
 
 
 def test_more_work_takes_more_time():
-    calls = {f"{count}": Engine(tanhs(count, 32)).call(CALL) for count in (1, 30)}
-    for call in calls.values():
-        fill(call, vocab=10)
+    files = {f"{count}": TimedFile(tanhs(count, 32), vocab=10) for count in (1, 30)}
     rounds = []
-    times = time_calls(calls, rounds=3, slice_s=0.005, on_round=lambda done, total: rounds.append((done, total)))
-    assert times["30"] > 5 * times["1"]  # 30 times the work; the call itself is part of the short one
-    assert rounds == [(0, 3), (1, 3), (2, 3)]
+    times = time_files(files, openings=2, rounds=2, slice_s=0.005, on_round=lambda done, total: rounds.append((done, total)))
+    assert times["30", CALL] > 5 * times["1", CALL]  # 30 times the work; the call itself is part of the short one
+    assert rounds == [(0, 4), (1, 4), (2, 4), (3, 4)]
+
+
+def test_the_mean_over_openings_counts(monkeypatch):
+    """Weights that just fit a cache stay there in one opening and not in the next."""
+    speeds = iter((1.0, 4.0))
+    monkeypatch.setattr(timed_calls, "_turn", lambda call, slice_s: [next(speeds)])
+    assert time_files({"a": TimedFile(tanhs(1, 1), vocab=10)}, openings=2, rounds=1, slice_s=0.0) == {("a", CALL): pytest.approx(2.0)}
 
 
 def test_inputs_are_filled_with_what_they_stand_for():
@@ -79,7 +84,7 @@ def test_streams_are_as_large_as_they_say():
 def test_a_profile_comes_out_of_real_calls(monkeypatch, tmp_path):
     chosen = written("small LSTM", "int8 stream of 1 ", "tanh", "scores (4, 1")
     monkeypatch.setattr(host_calibration, "graphs", lambda: iter(chosen))
-    monkeypatch.setattr(host_calibration, "ROUNDS", 2)
+    monkeypatch.setattr(host_calibration, "ROUNDS", 1)
     stages = []
     found = host_calibration.calibrate_host(on_stage=lambda stage, done, total: stages.append(stage))
     assert list(dict.fromkeys(stages)) == ["writing small graphs", "timing them", "fitting the figures"]
