@@ -37,7 +37,7 @@ REPEATS = 2
 def lowered(name: str) -> bytes:
     """The int8 artifact's graph of a benchmarked model, without manifest and tokenizer, which name versions."""
     spec = models.SHAPES[name].spec
-    model = LanguageModel(spec, dict(models.weights(spec)), name=name)
+    model = LanguageModel(spec, dict(models.random_weights(spec)), name=name)
     for step in recipe.load("int8").steps:
         model = apply(model, step)
     return direct.lower(model).tflite

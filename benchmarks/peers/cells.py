@@ -8,7 +8,7 @@ from pathlib import Path
 
 from edgelm.spec import ModelSpec, weight_shapes
 from peers.environments import HOME
-from peers.models import M1, M2, M3, SHAPES
+from peers.models import CHAT, KEYBOARD, M1, M2, M3, SHAPES
 
 OURS = "edgelm"
 OURS_NATIVE = "edgelm, native host"
@@ -53,7 +53,7 @@ class Cell:
     """A model in one peer's format.
 
     Attributes:
-        model: `m1`, `m2` or `m3`.
+        model: `m1`, `m2`, `m3`, or a bundled one.
         peer: Who runs it.
         form: How the weights are stored, in the peer's words.
         nominal: 32, 16, 8 or 4 bits: cells of the same number are compared.
@@ -141,22 +141,24 @@ TRANSFORMERS = (
     (OURS, "int4-block32", 4, "python", True),
     (OURS, "int4-block32-plain", 4, "python", True),
 )
+LSTMS = (
+    (OURS, "int8", 8, "python", True),
+    (OURS_NATIVE, "int8", 8, "native", True),
+    (OURS, "float32", 32, "python", False),
+    (OURS, "int4-block32", 4, "python", False),
+    (ONNXRUNTIME, "float32", 32, "python", False),
+    (ONNXRUNTIME, "int8", 8, "python", True),
+    (FUSED, "int8", 8, "python", True),
+    (TFLITE_CONVERTER, "int8", 8, "python", True),
+    (TORCH, "dynamic-int8", 8, "python", True),
+    (TORCH, "float32", 32, "python", False),
+)
 CELLS = [
-    *cells_of(
-        M1,
-        (OURS, "int8", 8, "python", True),
-        (OURS_NATIVE, "int8", 8, "native", True),
-        (OURS, "float32", 32, "python", False),
-        (OURS, "int4-block32", 4, "python", False),
-        (ONNXRUNTIME, "float32", 32, "python", False),
-        (ONNXRUNTIME, "int8", 8, "python", True),
-        (FUSED, "int8", 8, "python", True),
-        (TFLITE_CONVERTER, "int8", 8, "python", True),
-        (TORCH, "dynamic-int8", 8, "python", True),
-        (TORCH, "float32", 32, "python", False),
-    ),
+    *cells_of(M1, *LSTMS),
     *cells_of(M2, *TRANSFORMERS),
     *cells_of(M3, *TRANSFORMERS),
+    *cells_of(KEYBOARD, *LSTMS),
+    *cells_of(CHAT, *TRANSFORMERS),
 ]
 BY_NAME = {cell.name: cell for cell in CELLS}
 

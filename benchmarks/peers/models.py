@@ -1,14 +1,16 @@
 """The models that are timed: shapes, random weights with a fixed seed, and the folders every peer starts from.
 
-M1 is written as edgelm's own folder, M2 and M3 as Hugging Face folders. Weights are normal with 1 / sqrt(columns) (the LSTM's embedding
-with 1), so that every layer matters to the logits, and rounded to bfloat16, so that all peers get the same numbers.
+LSTMs are written as edgelm's own folder, transformers as Hugging Face folders. Random weights are normal with 1 / sqrt(columns) (the LSTM's
+embedding with 1), so that every layer matters to the logits; the two bundled models have their trained ones. All are rounded to bfloat16,
+so that all peers get the same numbers.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,8 @@ CONTEXT = 1024
 """Positions of M2 and M3, and the cache every peer gets (SmolLM2 itself was made for 8,192)."""
 
 M1, M2, M3 = "m1", "m2", "m3"
+KEYBOARD, CHAT = "keyboard-lstm", "chat-transformer"
+"""The bundled models, by their names."""
 
 
 @dataclass(frozen=True)
@@ -32,21 +36,49 @@ class Shape:
     """One benchmarked model.
 
     Attributes:
-        name: `m1`, `m2` or `m3`.
+        name: `m1`, `m2`, `m3`, or a bundled model's.
         title: For tables.
         spec: What it is.
+        trained: Its weights are the bundled ones.
     """
 
     name: str
     title: str
     spec: ModelSpec
+    trained: bool = False
+
+    @property
+    def context(self) -> int:
+        """Slots of the cache every peer gets."""
+        return self.spec.max_positions if isinstance(self.spec, TransformerSpec) else CONTEXT
+
+    def weights(self) -> dict[str, NDArray[np.float32]]:
+        """Canonical names and float32 values that bfloat16 holds exactly."""
+        if not self.trained:
+            return dict(random_weights(self.spec))
+        return {name: np.asarray(value).astype(ml_dtypes.bfloat16).astype(np.float32) for name, value in bundled(self.name).weights.items()}
+
+
+@cache
+def bundled(name: str) -> LanguageModel:
+    """A model that edgelm ships."""
+    model = source.load(name).model
+    assert isinstance(model, LanguageModel)
+    return model
 
 
 SHAPES = {
     M1: Shape(M1, "keyboard LSTM, 3.6 M", RecurrentSpec(10_000, 256, "lstm", (256, 256), tied_head=True, head_bias=False)),
     M2: Shape(M2, "SmolLM2-135M's shape", TransformerSpec(49_152, 576, 30, 9, 3, 64, 1536, CONTEXT, rope_theta=100_000.0)),
     M3: Shape(M3, "Llama-shaped, 15 M", TransformerSpec(32_000, 288, 6, 6, 6, 48, 768, CONTEXT)),
+    KEYBOARD: Shape(KEYBOARD, "bundled LSTM, 2.3 M", bundled(KEYBOARD).spec, trained=True),
+    CHAT: Shape(CHAT, "bundled transformer, 3.0 M", bundled(CHAT).spec, trained=True),
 }
+
+
+def label(shape: Shape) -> str:
+    """Such as `M1, keyboard LSTM, 3.6 M`."""
+    return f"{shape.name if shape.trained else shape.name.upper()}, {shape.title}"
 
 
 def parameters(spec: ModelSpec) -> int:
@@ -54,7 +86,7 @@ def parameters(spec: ModelSpec) -> int:
     return sum(int(np.prod(shape)) for shape in weight_shapes(spec).values())
 
 
-def weights(spec: ModelSpec) -> Iterator[tuple[str, NDArray[np.float32]]]:
+def random_weights(spec: ModelSpec) -> Iterator[tuple[str, NDArray[np.float32]]]:
     """Canonical names and float32 values that bfloat16 holds exactly: norms 1, biases and matrices random."""
     rng = np.random.default_rng(SEED)
     for name, shape in weight_shapes(spec).items():
@@ -70,12 +102,12 @@ def weights(spec: ModelSpec) -> Iterator[tuple[str, NDArray[np.float32]]]:
 def write(shape: Shape, folder: Path) -> None:
     """Writes the source folder of a model."""
     if isinstance(shape.spec, TransformerSpec):
-        write_huggingface(shape.spec, folder)
+        write_huggingface(shape.spec, shape.weights(), folder)
     else:
-        source.write_folder(LanguageModel(shape.spec, dict(weights(shape.spec)), name=shape.name), folder)
+        source.write_folder(LanguageModel(shape.spec, shape.weights(), name=shape.name), folder)
 
 
-def write_huggingface(spec: TransformerSpec, folder: Path) -> None:
+def write_huggingface(spec: TransformerSpec, weights: Mapping[str, NDArray[np.float32]], folder: Path) -> None:
     """Writes a Llama checkpoint: config.json, model.safetensors in bfloat16 and a tokenizer."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(llama_config(spec), indent=1) + "\n")
@@ -84,7 +116,7 @@ def write_huggingface(spec: TransformerSpec, folder: Path) -> None:
     special = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
     settings = {"tokenizer_class": "PreTrainedTokenizerFast", "chat_template": "{{ messages[0]['content'] }}", **special}
     (folder / "tokenizer_config.json").write_text(json.dumps(settings) + "\n")
-    tensors = [(huggingface_name(name), value.astype(ml_dtypes.bfloat16)) for name, value in weights(spec)]
+    tensors = [(huggingface_name(name), value.astype(ml_dtypes.bfloat16)) for name, value in weights.items()]
     header, end = {}, 0
     for name, value in tensors:
         start, end = end, end + value.nbytes

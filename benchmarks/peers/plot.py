@@ -11,21 +11,24 @@ from peers.goals import Figures
 
 WIDTH, LEFT, BAR, GAP, HEADER = 760, 230, 17, 5, 34
 OWN, OTHER, BOUND = "#0b6e99", "#b8b8b8", "#b5472f"
-GROUPS = ((models.M2, 8, "8 bits"), (models.M2, 4, "4-bit blocks"), (models.M3, 4, "4-bit blocks"), (models.M1, 8, "8 bits"))
+GROUPS = (
+    (models.M2, 8, "8 bits"), (models.M2, 4, "4-bit blocks"), (models.M3, 4, "4-bit blocks"), (models.M1, 8, "8 bits"),
+    (models.KEYBOARD, 8, "8 bits"), (models.CHAT, 8, "8 bits"), (models.CHAT, 4, "4-bit blocks"),
+)  # fmt: skip
 
 
 def svg(figures: Figures) -> str:
     """A group of bars for each model and bits; a red line is what reading the weights once takes at this machine's rate."""
     body, top = [], 10
     for model, nominal, bits in GROUPS:
-        step = "decode:0" if model == models.M1 else "decode:100"
+        step = "decode:0" if models.SHAPES[model].spec.family == "recurrent" else "decode:100"
         bars = [
             (statistics.median(found.values()), cell)
             for cell in CELLS
             if shown(cell, model, nominal) and (found := figures.get((cell.name, step)))
         ]
         if bars:
-            title = f"{model.upper()}, {models.SHAPES[model].title}, {bits}: ms a token, one thread"
+            title = f"{models.label(models.SHAPES[model])}, {bits}: ms a token, one thread"
             body.append(f'<text x="12" y="{top + 20}" font-size="13" font-weight="bold">{escape(title)}</text>')
             body += group(sorted(bars, key=lambda bar: bar[0]), figures, top + HEADER)
             top += HEADER + len(bars) * (BAR + GAP) + 8
@@ -34,8 +37,8 @@ def svg(figures: Figures) -> str:
 
 
 def shown(cell: Cell, model: str, nominal: int) -> bool:
-    """It is in the main run and in this group; M1's bars are of hosts in Python."""
-    hosted = cell.peer != OURS_NATIVE if model == models.M1 else cell.peer != OURS
+    """It is in the main run and in this group; bars of LSTMs are of hosts in Python."""
+    hosted = cell.peer != (OURS_NATIVE if cell.spec.family == "recurrent" else OURS)
     return cell.main and cell.model == model and cell.nominal == nominal and hosted
 
 

@@ -55,8 +55,8 @@ def expected_logits(model: str) -> NDArray[np.float32]:
     """The reference's logits of the calls that `processes.spoken` makes, kept beside the model."""
     file = HOME / "models" / model / f"reference-{models.SEED}-{processes.SPOKEN}.npy"
     if not file.exists():
-        spec = models.SHAPES[model].spec
-        whole = reference.logits(spec, dict(models.weights(spec)), models.prompt(spec, processes.SPOKEN))
+        shape = models.SHAPES[model]
+        whole = reference.logits(shape.spec, shape.weights(), models.prompt(shape.spec, processes.SPOKEN))
         file.parent.mkdir(parents=True, exist_ok=True)
         np.save(file, whole[processes.SPOKEN_PREFILL - 1 :])
     return np.asarray(np.load(file), np.float32)

@@ -23,6 +23,8 @@ from peers.machine import Others
 
 PROMPT, CHAT = 32, 128
 """Tokens of the prompt of a start, and of a session with the prompt."""
+DEEP = 512
+"""Tokens before a deep decode; models of no more positions have none."""
 SPOKEN, SPOKEN_PREFILL = 48, 40
 """Tokens whose logits are compared: so many in one call, the others one by one."""
 
@@ -30,7 +32,7 @@ Item = tuple[Any, ...]
 PLANS: Mapping[tuple[str, str], tuple[Item, ...]] = {
     ("recurrent", "time"): (("decode", 0, 50, 400),),
     ("transformer", "time"): (("prefill", 128, 3), ("decode", 100, 4, 20)),
-    ("transformer", "deep"): (("prefill", 512, 1), ("decode", 512, 2, 12)),
+    ("transformer", "deep"): (("prefill", DEEP, 1), ("decode", DEEP, 2, 12)),
 }
 """Family and verb -> what a process does: ("prefill", tokens, times), ("decode", depth, warm-up, steps)."""
 
@@ -88,7 +90,7 @@ def measure(cell: Cell, verb: str, threads: int) -> dict[str, Any]:
 
 def verbs_of(cell: Cell) -> tuple[str, ...]:
     """The measurements a cell has."""
-    found = ["time"] if cell.model == models.M1 else ["time", "deep"]
+    found = ["time", "deep"] if cell.spec.family == "transformer" and models.SHAPES[cell.model].context > DEEP else ["time"]
     if cell.peer == LITERT_LM:
         return tuple(found)
     if cell.host == "native":
@@ -106,13 +108,15 @@ def python_of(cell: Cell) -> Path:
 
 def work(cell: Cell, verb: str, threads: int, **given: Any) -> tuple[dict[str, Any], Finished]:
     """Runs the cell's worker; its result."""
-    ids = models.prompt(cell.spec, models.CONTEXT)
+    shape = models.SHAPES[cell.model]
+    ids = models.prompt(cell.spec, shape.context)
     job = {
         "model": cell.model,
         "form": cell.form,
         "source": str(cell.source),
         "artifact": str(cell.artifact),
-        "context": models.CONTEXT,
+        "family": cell.spec.family,
+        "context": shape.context,
         "threads": threads,
         "ids": ids,
         "prefill": PROMPT,

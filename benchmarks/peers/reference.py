@@ -16,11 +16,11 @@ def logits(spec: RecurrentSpec | TransformerSpec, weights: Mapping[str, Array], 
     """Float32 logits (tokens, vocab) after each token."""
     run = lstm_states if isinstance(spec, RecurrentSpec) else llama_states
     states = run(spec, weights, tokens)  # type: ignore[operator]
-    return np.asarray(states @ weights["embedding.weight"].T, np.float32)
+    return np.asarray(states @ weights["embedding.weight"].T + weights.get("head.bias", np.float32(0)), np.float32)
 
 
 def lstm_states(spec: RecurrentSpec, weights: Mapping[str, Array], tokens: Sequence[int]) -> Array:
-    """Outputs (tokens, units) of the last layer; gates i f g o."""
+    """Outputs (tokens, units) of the last layer, and of the linear ones behind it; gates i f g o."""
     inputs = weights["embedding.weight"][list(tokens)]
     for layer, units in enumerate(spec.units):
         kernel, recurrent, bias = (weights[f"layers.{layer}.{part}"] for part in ("input.weight", "recurrent.weight", "input.bias"))
@@ -31,6 +31,8 @@ def lstm_states(spec: RecurrentSpec, weights: Mapping[str, Array], tokens: Seque
             h = _sigmoid(o) * np.tanh(c)
             outputs.append(h)
         inputs = np.stack(outputs)
+    for layer in range(len(spec.hidden)):
+        inputs = np.asarray(inputs @ weights[f"hidden.{layer}.weight"].T + weights[f"hidden.{layer}.bias"], np.float32)
     return inputs
 
 

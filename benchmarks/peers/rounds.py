@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from peers import machine, models, prepare, processes
+from peers import machine, prepare, processes
 from peers.cells import Cell
 from peers.environments import PeerUnavailableError
 from peers.store import Sample, Store
@@ -78,7 +78,7 @@ def measure_bandwidth(plan: Plan, store: Store, number: int) -> None:
     """Reads as many bytes as each cell's weights have; once for cells whose weights are as large."""
     rates: dict[tuple[int, int], list[float]] = {}
     for cell in plan.cells:
-        if cell.model == models.M1:
+        if cell.spec.family == "recurrent":
             continue
         for threads in plan.threads:
             key = (round(cell.weight_bytes / 1e6), threads)

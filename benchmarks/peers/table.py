@@ -23,7 +23,7 @@ def markdown(figures: Figures, results: Sequence[Result], facts: Mapping[str, Ma
     for shape in models.SHAPES.values():
         cells = [cell for cell in CELLS if cell.model == shape.name and any(key[0] == cell.name for key in figures)]
         if cells:
-            parts += ["", f"### {shape.name.upper()}: {shape.title}", "", model_table(cells, figures, facts)]
+            parts += ["", f"### {models.label(shape)}", "", model_table(cells, figures, facts)]
     missing = [f"- {cell.name}: {errors[cell.name]}" for cell in CELLS if cell.name in errors]
     if missing:
         parts += ["", "### Not measured", "", *missing]
@@ -53,7 +53,7 @@ def far(result: Result) -> str:
 
 def model_table(cells: Sequence[Cell], figures: Figures, facts: Mapping[str, Mapping[str, Any]]) -> str:
     """A row for each cell of one model."""
-    step = "decode:0" if cells[0].model == models.M1 else "decode:100"
+    step = "decode:0" if cells[0].spec.family == "recurrent" else "decode:100"
     lines = ["| " + " | ".join(COLUMNS) + " |", "|---|---|" + "---:|" * (len(COLUMNS) - 2)]
     for cell in cells:
         lines.append("| " + " | ".join(row(cell, cells, step, figures, facts.get(cell.name, {}))) + " |")
@@ -69,7 +69,7 @@ def row(cell: Cell, cells: Sequence[Cell], step: str, figures: Figures, facts: M
     def text(figure: str, digits: int = 1) -> str:
         return f"{statistics.median(rounds(figure).values()):.{digits}f}" if rounds(figure) else ""
 
-    digits = 3 if cell.model == models.M1 else 2
+    digits = 2 if cell.model in (models.M2, models.M3) else 3
     ours = own(cell, [other for other in cells if figures.get((other.name, step))])
     against = ratio(rounds(step), figures.get((ours.name, step), {})) if ours and ours is not cell else None
     share = goals.bound_share(cell, figures.get((f"machine/{cell.name}", "gigabytes_per_second"), {}), rounds(step))
@@ -95,6 +95,6 @@ def row(cell: Cell, cells: Sequence[Cell], step: str, figures: Figures, facts: M
 
 
 def own(cell: Cell, timed: Sequence[Cell]) -> Cell | None:
-    """Our cell that a peer's is put beside: the same bits; for M1, whose step is short, the same kind of host."""
-    kinds = (OURS,) if cell.model == models.M1 and cell.host == "python" else (OURS_NATIVE, OURS)
+    """Our cell that a peer's is put beside: the same bits; for an LSTM, whose step is short, the same kind of host."""
+    kinds = (OURS,) if cell.spec.family == "recurrent" and cell.host == "python" else (OURS_NATIVE, OURS)
     return next((ours for kind in kinds for ours in timed if ours.peer == kind and ours.nominal == cell.nominal), None)

@@ -167,7 +167,7 @@ class CountingSession:
 
 
 def test_a_plan_is_followed_from_the_right_depth():
-    job = jobs.Job("m3", "int8", None, None, 64, 1, tuple(range(64)), 4, (), None)
+    job = jobs.Job("m3", "transformer", "int8", None, None, 64, 1, tuple(range(64)), 4, (), None)
     session = CountingSession()
     assert len(jobs.follow(job, session, ("decode", 10, 2, 5))) == 5
     assert session.taken == 17
@@ -178,13 +178,23 @@ def test_a_plan_is_followed_from_the_right_depth():
 
 
 def test_spoken_logits_are_after_the_prompt_and_each_token(tmp_path):
-    job = jobs.Job("m3", "int8", None, None, 64, 1, tuple(range(7)), 4, (), tmp_path / "logits.npy")
+    job = jobs.Job("m3", "transformer", "int8", None, None, 64, 1, tuple(range(7)), 4, (), tmp_path / "logits.npy")
     jobs.spoken(job, CountingSession())
     assert np.load(job.logits)[:, 0].tolist() == [4, 5, 6, 7]
 
 
 def test_a_job_comes_back_from_json(tmp_path):
-    plain = {"model": "m1", "form": "int8", "source": "a", "artifact": "b", "context": 8, "threads": 1, "ids": [1, 2], "prefill": 1}
+    plain = {
+        "model": "m1",
+        "family": "recurrent",
+        "form": "int8",
+        "source": "a",
+        "artifact": "b",
+        "context": 8,
+        "threads": 1,
+        "ids": [1, 2],
+        "prefill": 1,
+    }
     (tmp_path / "job.json").write_text(json.dumps(plain | {"plan": [["prefill", 4, 2]], "logits": "c"}))
     assert jobs.Job.read(tmp_path / "job.json").plan == (("prefill", 4, 2),)
 

@@ -1,4 +1,4 @@
-"""TFLite's fused UNIDIRECTIONAL_SEQUENCE_LSTM with int8 weights, a step a call, its state inside: M1 written by LiteRT's schema."""
+"""TFLite's fused UNIDIRECTIONAL_SEQUENCE_LSTM with int8 weights, a step a call, its state inside: written by LiteRT's schema."""
 
 from __future__ import annotations
 
@@ -85,6 +85,14 @@ class Graph:
         kind = schema.BuiltinOptions.UnidirectionalSequenceLSTMOptions
         return self.operator(OPERATOR.UNIDIRECTIONAL_SEQUENCE_LSTM, 3, inputs, [self.tensor([1, 1, units])], options, kind)
 
+    def dense(self, x: int, weight: int, rows: int, bias: np.ndarray | None) -> int:
+        """Adds a FULLY_CONNECTED over an int8 constant of so many rows."""
+        options = schema.FullyConnectedOptionsT()
+        options.keepNumDims = True
+        offset = -1 if bias is None else self.tensor([rows], data=bias)
+        kind = schema.BuiltinOptions.FullyConnectedOptions
+        return self.operator(OPERATOR.FULLY_CONNECTED, 12, [x, weight, offset], [self.tensor([1, rows])], options, kind)
+
     def bytes(self) -> bytes:
         """The file."""
         builder = flatbuffers.Builder(1 << 20)
@@ -93,7 +101,7 @@ class Graph:
 
 
 def convert(job: Job) -> None:
-    """Embedding, fused layers, tied head."""
+    """Embedding, fused layers, linear ones, tied head."""
     weights = jobs.lstm_tensors(job.source)
     graph = Graph()
     token = graph.tensor([1], TENSOR.INT32)
@@ -101,14 +109,13 @@ def convert(job: Job) -> None:
     vocabulary, size = weights["embedding.weight"].shape
     x = graph.operator(OPERATOR.EMBEDDING_LOOKUP, 3, [token, table], [graph.tensor([1, size])])
     x = graph.reshape(x, [1, 1, size])
-    for layer in range(sum(name.endswith("recurrent.weight") for name in weights)):
+    layers = jobs.recurrent_layers(weights)
+    for layer in range(layers):
         x = graph.lstm(x, weights, layer)
-    options = schema.FullyConnectedOptionsT()
-    options.keepNumDims = True
-    head = [graph.reshape(x, [1, size]), table, -1]
-    logits = graph.operator(
-        OPERATOR.FULLY_CONNECTED, 12, head, [graph.tensor([1, vocabulary])], options, schema.BuiltinOptions.FullyConnectedOptions
-    )
+    x = graph.reshape(x, [1, weights[f"layers.{layers - 1}.recurrent.weight"].shape[1]])
+    for weight, bias in jobs.linear_layers(weights):
+        x = graph.dense(x, graph.int8(weight, rows=True), len(weight), bias)
+    logits = graph.dense(x, table, vocabulary, weights.get("head.bias"))
     graph.graph.inputs, graph.graph.outputs = np.array([token], np.int32), np.array([logits], np.int32)
     job.artifact.write_bytes(graph.bytes())
 

@@ -26,7 +26,8 @@ class Job:
     """One piece of work.
 
     Attributes:
-        model: `m1`, `m2` or `m3`.
+        model: `m1`, `m2`, `m3`, or a bundled one.
+        family: `recurrent` or `transformer`.
         form: How the peer stores the weights, such as `int8`.
         source: The folder the peer converts from.
         artifact: What it converts to: a file or a folder.
@@ -39,6 +40,7 @@ class Job:
     """
 
     model: str
+    family: str
     form: str
     source: Path
     artifact: Path
@@ -199,6 +201,17 @@ def lstm_tensors(folder: Path) -> dict[str, np.ndarray]:
         name: np.frombuffer(plain, np.float32, int(np.prod(entry["shape"])), 8 + length + entry["data_offsets"][0]).reshape(entry["shape"])
         for name, entry in header.items()
     }
+
+
+def recurrent_layers(weights: Mapping[str, np.ndarray]) -> int:
+    """How many layers an LSTM has."""
+    return sum(name.endswith("recurrent.weight") for name in weights)
+
+
+def linear_layers(weights: Mapping[str, np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Weights (outputs, inputs) and biases of the linear layers between the last LSTM and the head."""
+    count = sum(name.startswith("hidden.") and name.endswith(".weight") for name in weights)
+    return [(weights[f"hidden.{n}.weight"], weights[f"hidden.{n}.bias"]) for n in range(count)]
 
 
 def widened(bits: np.ndarray) -> np.ndarray:

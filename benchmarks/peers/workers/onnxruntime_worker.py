@@ -1,4 +1,4 @@
-"""onnxruntime: M1 as its own LSTM operator, M2 and M3 by onnxruntime-genai's model builder, one past/present buffer, IOBinding.
+"""onnxruntime: LSTMs as its own LSTM operator, transformers by onnxruntime-genai's model builder, one past/present buffer, IOBinding.
 
 Forms: `float32`; `int8`, what `quantize_dynamic` makes of it; `int8-block32` and `int4-block32`, the builder's MatMulNBits.
 """
@@ -20,7 +20,7 @@ from job import Job
 
 def convert(job: Job) -> None:
     job.artifact.mkdir(parents=True, exist_ok=True)
-    if job.model == "m1":
+    if job.family == "recurrent":
         write_lstm(job)
     elif job.form == "int8":
         with tempfile.TemporaryDirectory(dir=job.artifact) as folder:
@@ -52,14 +52,13 @@ def quantize(source: Path, target: Path) -> None:
 
 
 def write_lstm(job: Job) -> None:
-    """M1 as Gather, LSTM (gates i o f c), MatMul with the transposed embedding; states are inputs and outputs."""
+    """Gather, LSTMs (gates i o f c), linear layers, MatMul with the transposed embedding; states are inputs and outputs."""
     import onnx
     from onnx import TensorProto, helper, numpy_helper
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     weights, nodes, constants, states = jobs.lstm_tensors(job.source), [], [], []
     table = weights["embedding.weight"]
-    units = weights["layers.0.recurrent.weight"].shape[1]
 
     def constant(name: str, value: np.ndarray) -> str:
         constants.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
@@ -69,22 +68,33 @@ def write_lstm(job: Job) -> None:
         i, f, g, o = np.split(value, 4)
         return np.concatenate([i, o, f, g])
 
+    def linear(x: str, name: str, weight: np.ndarray, bias: np.ndarray | None, out: str) -> None:
+        product = out if bias is None else f"{out}_product"
+        nodes.append(helper.make_node("MatMul", [x, constant(name, weight.T)], [product]))
+        if bias is not None:
+            nodes.append(helper.make_node("Add", [product, constant(f"{name}_bias", bias)], [out]))
+
     nodes.append(helper.make_node("Gather", [constant("embedding", table), "token"], ["x0"]))
-    layers = sum(name.endswith("recurrent.weight") for name in weights)
+    layers = jobs.recurrent_layers(weights)
     for n in range(layers):
+        units = weights[f"layers.{n}.recurrent.weight"].shape[1]
         w, r = (constant(f"{kind}{n}", gates(weights[f"layers.{n}.{kind}.weight"])[None]) for kind in ("input", "recurrent"))
         bias = gates(weights[f"layers.{n}.input.bias"])
         b = constant(f"bias{n}", np.concatenate([bias, np.zeros_like(bias)])[None])
         inputs, outputs = [f"x{n}", w, r, b, "", f"h{n}", f"c{n}"], [f"y{n}", f"h{n}_out", f"c{n}_out"]
         nodes.append(helper.make_node("LSTM", inputs, outputs, hidden_size=units))
         nodes.append(helper.make_node("Squeeze", [f"y{n}", constant(f"axis{n}", np.array([1], np.int64))], [f"x{n + 1}"]))
-        states += [f"h{n}", f"c{n}"]
-    nodes.append(helper.make_node("MatMul", [f"x{layers}", constant("head", table.T)], ["logits"]))
+        states += [(f"h{n}", units), (f"c{n}", units)]
+    x = f"x{layers}"
+    for n, (weight, bias) in enumerate(jobs.linear_layers(weights)):
+        linear(x, f"linear{n}", weight, bias, f"hidden{n}")
+        x = f"hidden{n}"
+    linear(x, "head", table, weights.get("head.bias"), "logits")
     value = helper.make_tensor_value_info
-    given = [value("token", TensorProto.INT64, [1, 1]), *(value(name, TensorProto.FLOAT, [1, 1, units]) for name in states)]
+    given = [value("token", TensorProto.INT64, [1, 1]), *(value(name, TensorProto.FLOAT, [1, 1, units]) for name, units in states)]
     returned = [value("logits", TensorProto.FLOAT, [1, 1, len(table)])]
-    returned += [value(f"{name}_out", TensorProto.FLOAT, [1, 1, units]) for name in states]
-    graph = helper.make_graph(nodes, "m1", given, returned, constants)
+    returned += [value(f"{name}_out", TensorProto.FLOAT, [1, 1, units]) for name, units in states]
+    graph = helper.make_graph(nodes, job.model, given, returned, constants)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
     model.ir_version = 8
     target = job.artifact / "model.onnx"
@@ -102,7 +112,7 @@ def open_session(job: Job) -> jobs.Session:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads, options.log_severity_level = job.threads, 1, 3
     session = onnxruntime.InferenceSession(str(job.artifact / "model.onnx"), options, providers=["CPUExecutionProvider"])
-    return Recurrent(session) if job.model == "m1" else Transformer(session, cache_shape(job))
+    return Recurrent(session) if job.family == "recurrent" else Transformer(session, cache_shape(job))
 
 
 class Recurrent:

@@ -1,4 +1,4 @@
-"""TFLiteConverter's own result: M1 as Keras layers with states in and out, dynamic range int8, run by LiteRT."""
+"""TFLiteConverter's own result: LSTMs as Keras layers with states in and out, dynamic range int8, run by LiteRT."""
 
 from __future__ import annotations
 
@@ -18,21 +18,26 @@ def convert(job: Job) -> None:
 
     weights = jobs.lstm_tensors(job.source)
     table = weights["embedding.weight"]
-    layers = sum(name.endswith("recurrent.weight") for name in weights)
+    units = [weights[f"layers.{n}.recurrent.weight"].shape[1] for n in range(jobs.recurrent_layers(weights))]
     token = tf_keras.Input((1,), batch_size=1, dtype=tf.int32, name="token")
     embedding, lstms = (
         tf_keras.layers.Embedding(*table.shape),
-        [tf_keras.layers.LSTM(table.shape[1], return_state=True) for _ in range(layers)],
+        [tf_keras.layers.LSTM(size, return_state=True) for size in units],
     )
-    states = [tf_keras.Input((table.shape[1],), batch_size=1, name=f"{kind}{n}") for n in range(layers) for kind in "hc"]
+    states = [tf_keras.Input((size,), batch_size=1, name=f"{kind}{n}") for n, size in enumerate(units) for kind in "hc"]
     x, returned = embedding(token), []
     for n, lstm in enumerate(lstms):
         y, h, c = lstm(x, initial_state=states[2 * n : 2 * n + 2])
-        x, returned = tf_keras.layers.Reshape((1, table.shape[1]))(y), [*returned, h, c]
-    head = tf_keras.layers.Dense(len(table), use_bias=False)
-    model = tf_keras.Model([token, *states], [head(y), *returned])
+        x, returned = tf_keras.layers.Reshape((1, units[n]))(y), [*returned, h, c]
+    offset = weights.get("head.bias")
+    dense = [*jobs.linear_layers(weights), (table, offset)]
+    layers = [tf_keras.layers.Dense(len(weight), use_bias=bias is not None) for weight, bias in dense]
+    for layer in layers:
+        y = layer(y)
+    model = tf_keras.Model([token, *states], [y, *returned])
     embedding.set_weights([table])
-    head.set_weights([table.T])
+    for layer, (weight, bias) in zip(layers, dense, strict=True):
+        layer.set_weights([weight.T] if bias is None else [weight.T, bias])
     for n, lstm in enumerate(lstms):
         lstm.set_weights(
             [weights[f"layers.{n}.input.weight"].T, weights[f"layers.{n}.recurrent.weight"].T, weights[f"layers.{n}.input.bias"]]

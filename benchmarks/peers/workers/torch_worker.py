@@ -1,4 +1,4 @@
-"""PyTorch: M1 as nn.LSTM, in float and by `quantize_dynamic`."""
+"""PyTorch: nn.LSTM and nn.Linear, in float and by `quantize_dynamic`."""
 
 from __future__ import annotations
 
@@ -11,30 +11,34 @@ from job import Job
 
 
 class Model(torch.nn.Module):
-    """M1."""
+    """An LSTM of alike layers, linear layers, and the head."""
 
-    def __init__(self, vocabulary: int, size: int, layers: int) -> None:
+    def __init__(self, weights: dict[str, np.ndarray]) -> None:
         super().__init__()
+        vocabulary, size = weights["embedding.weight"].shape
+        self.layers, self.units = jobs.recurrent_layers(weights), weights["layers.0.recurrent.weight"].shape[1]
         self.embedding = torch.nn.Embedding(vocabulary, size)
-        self.lstm = torch.nn.LSTM(size, size, layers)
-        self.head = torch.nn.Linear(size, vocabulary, bias=False)
+        self.lstm = torch.nn.LSTM(size, self.units, self.layers)
+        self.linear = torch.nn.Sequential(*(torch.nn.Linear(*weight.shape[::-1]) for weight, _ in jobs.linear_layers(weights)))
+        self.head = torch.nn.Linear(size, vocabulary, bias="head.bias" in weights)
 
     def forward(
         self, token: torch.Tensor, state: tuple[torch.Tensor, torch.Tensor]
     ) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
         """One step: logits (1, 1, vocab) and the next state."""
         x, state = self.lstm(self.embedding(token), state)
-        return self.head(x), state
+        return self.head(self.linear(x)), state
 
 
 def convert(job: Job) -> None:
     """The weights by PyTorch's names; int8 is made of them when they are loaded, and its size is of the packed state."""
-    weights = {name: torch.from_numpy(value.copy()) for name, value in jobs.lstm_tensors(job.source).items()}
-    table = weights["embedding.weight"]
-    layers = sum(name.endswith("recurrent.weight") for name in weights)
-    model = Model(*table.shape, layers)
-    state = {"embedding.weight": table, "head.weight": table}
-    for n in range(layers):
+    arrays = jobs.lstm_tensors(job.source)
+    weights = {name: torch.from_numpy(value.copy()) for name, value in arrays.items()}
+    model = Model(arrays)
+    state = {"embedding.weight": weights["embedding.weight"], "head.weight": weights["embedding.weight"]}
+    state |= {name: weights[name] for name in weights if name == "head.bias"}
+    state |= {name.replace("hidden", "linear"): value for name, value in weights.items() if name.startswith("hidden.")}
+    for n in range(model.layers):
         state |= {
             f"lstm.weight_ih_l{n}": weights[f"layers.{n}.input.weight"],
             f"lstm.weight_hh_l{n}": weights[f"layers.{n}.recurrent.weight"],
@@ -63,7 +67,8 @@ class Session:
 
     def reset(self) -> None:
         """See `job.Session`."""
-        self.state = (torch.zeros(2, 1, 256), torch.zeros(2, 1, 256))
+        size = self.model.layers, 1, self.model.units
+        self.state = torch.zeros(size), torch.zeros(size)
 
     def take(self, ids: Sequence[int]) -> np.ndarray:
         """See `job.Session`."""
