@@ -124,7 +124,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--patience", type=float, default=60.0, help="seconds to wait for a quiet machine before each round")
     parser.add_argument("--name", help="of the run, main or quick; its samples are kept in build/peers/runs/NAME.jsonl")
     parser.add_argument("--results", type=Path, help="folder; benchmarks/results, or build/peers/quick of a quick run")
-    arguments = parser.parse_args()
+    arguments = parser.parse_intermixed_args()  # cells may come after an option
     arguments.rounds = arguments.rounds or (2 if arguments.quick else 5)
     arguments.name = arguments.name or ("quick" if arguments.quick else "main")
     arguments.results = arguments.results or (HOME / "quick" if arguments.quick else RESULTS)

@@ -91,6 +91,7 @@ def build_llama(folder: Path) -> None:
     if not (source / "vendor").is_dir():
         download_llama(folder, source)
     build, vendor = source / "build", source / "vendor" / "llama.cpp"
+    keep_tile_configuration(vendor / "ggml" / "src" / "ggml-cpu" / "amx" / "mmq.cpp")
     if not (build / "CMakeCache.txt").exists():
         checked(["cmake", "-S", vendor, "-B", build, *(["-G", "Ninja"] if shutil.which("ninja") else []), *LLAMA_FLAGS])
     checked(["nice", "-n", "15", "cmake", "--build", build, f"-j{os.cpu_count()}", "--target", "llama"])
@@ -98,6 +99,17 @@ def build_llama(folder: Path) -> None:
     headers = ["-I", vendor / "include", "-I", vendor / "ggml" / "include"]
     linked = ["-Wl,--start-group", *libraries, "-Wl,--end-group", "-fopenmp", "-lpthread", "-ldl"]
     checked(["c++", "-std=c++17", "-O2", *headers, WORKERS / "llama_host.cpp", *linked, "-o", folder / "bin" / "llama_host"])
+
+
+def keep_tile_configuration(source: Path) -> None:
+    """Keeps GCC 12 from dropping the stores to AMX's tile configuration.
+
+    Its `_tile_loadconfig` tells the compiler of 8 of the 64 bytes; llama.cpp would end with a segmentation fault on a CPU with AMX.
+    """
+    load, barrier = "    _tile_loadconfig(&tc);\n", '    asm volatile("" : : "r"(&tc) : "memory");\n'
+    text = source.read_text()
+    if barrier not in text:
+        source.write_text(text.replace(load, barrier + load))
 
 
 def download_llama(folder: Path, source: Path) -> None:

@@ -239,7 +239,7 @@ class _ModelPacker:
     def _pack_operator(self, operator: OperatorRecord, code: int) -> int:
         builder = self._builder
         inputs, outputs = self._shared_integers(operator.inputs), self._shared_integers(operator.outputs)
-        options = 0 if operator.options is None else operator.options.Pack(builder)
+        options = 0 if operator.options is None else self._options(operator.options)
         schema.OperatorStart(builder)
         schema.OperatorAddOpcodeIndex(builder, code)
         schema.OperatorAddInputs(builder, inputs)
@@ -249,6 +249,12 @@ class _ModelPacker:
             schema.OperatorAddBuiltinOptionsType(builder, getattr(schema.BuiltinOptions, kind))
             schema.OperatorAddBuiltinOptions(builder, options)
         return int(schema.OperatorEnd(builder))
+
+    def _options(self, options: Any) -> int:
+        key = ("options", type(options).__name__, repr(vars(options)))
+        if key not in self._shared:
+            self._shared[key] = int(options.Pack(self._builder))
+        return self._shared[key]
 
     def _tensor(self, tensor: TensorRecord) -> int:
         shape = self._shared_integers(tensor.shape)
@@ -275,25 +281,31 @@ class _ModelPacker:
         return int(schema.TensorEnd(builder))
 
     def _quantization(self, quantization: Quantization) -> int:
-        builder = self._builder
-        if quantization.scales is None:
-            blocks = schema.BlockwiseQuantizationT()
-            blocks.scales, blocks.zeroPoints, blocks.blockSize = quantization.block_scales, -1, quantization.block_size
-            details = blocks.Pack(builder)
-            schema.QuantizationParametersStart(builder)
-            schema.QuantizationParametersAddDetailsType(builder, schema.QuantizationDetails.BlockwiseQuantization)
-            schema.QuantizationParametersAddDetails(builder, details)
-            return int(schema.QuantizationParametersEnd(builder))
-        key = ("quantization", quantization.scales.tobytes() + b"%d" % quantization.zero_point)
+        scales = quantization.scales
+        kind: tuple[object, ...] = (quantization.block_scales, quantization.block_size) if scales is None else (scales.tobytes(),)
+        key = ("quantization", *kind, quantization.zero_point)
         if key not in self._shared:
-            scale = self._shared_vector(quantization.scales)
-            zero_points = np.full(len(quantization.scales), quantization.zero_point, np.int64)  # runtimes want as many as scales
-            zero_point = self._shared_vector(zero_points)
-            schema.QuantizationParametersStart(builder)
-            schema.QuantizationParametersAddScale(builder, scale)
-            schema.QuantizationParametersAddZeroPoint(builder, zero_point)
-            self._shared[key] = int(schema.QuantizationParametersEnd(builder))
+            self._shared[key] = self._blocks(quantization) if scales is None else self._rows(scales, quantization.zero_point)
         return self._shared[key]
+
+    def _blocks(self, quantization: Quantization) -> int:
+        builder = self._builder
+        blocks = schema.BlockwiseQuantizationT()
+        blocks.scales, blocks.zeroPoints, blocks.blockSize = quantization.block_scales, -1, quantization.block_size
+        details = blocks.Pack(builder)
+        schema.QuantizationParametersStart(builder)
+        schema.QuantizationParametersAddDetailsType(builder, schema.QuantizationDetails.BlockwiseQuantization)
+        schema.QuantizationParametersAddDetails(builder, details)
+        return int(schema.QuantizationParametersEnd(builder))
+
+    def _rows(self, scales: NDArray[np.float32], zero_point: int) -> int:
+        builder = self._builder
+        scale = self._shared_vector(scales)
+        zero_points = self._shared_vector(np.full(len(scales), zero_point, np.int64))  # runtimes want as many as scales
+        schema.QuantizationParametersStart(builder)
+        schema.QuantizationParametersAddScale(builder, scale)
+        schema.QuantizationParametersAddZeroPoint(builder, zero_points)
+        return int(schema.QuantizationParametersEnd(builder))
 
 
 def _tensor_map(name: str, tensor: int) -> Any:
