@@ -59,7 +59,7 @@ class SignatureProfile:
         ms_median: The median, ms.
         ms_p95: The 95th percentile, ms.
         slowdown: How many times as long the calls took whose ops were timed.
-        ops: Each op that runs, in order.
+        ops: Each op that runs, in order; none where they could not be told apart.
     """
 
     signature: str
@@ -93,12 +93,14 @@ class HostProfile:
         runtime: Name and version.
         threads: Of the runtime.
         signatures: In the order of the file.
+        no_ops: Why ops were not told apart; empty where they were.
     """
 
     name: str
     runtime: str
     threads: int
     signatures: tuple[SignatureProfile, ...]
+    no_ops: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values, with basis and the rest of each signature."""
@@ -133,12 +135,12 @@ def profile_host(
         raise ArtifactError(f"{file} has no signature", allowed="a .tflite written by edgelm convert", fix="edgelm convert MODEL -o FOLDER")
     on_stage(f"timing {len(model.signatures)} signatures and their ops", 0, 0)
     name = artifact.name if artifact.is_dir() else artifact.stem
-    runtime, plain = _measured(file, threads, seconds)
-    signatures = tuple(SignatureProfile(**{**one, "ops": tuple(OpTime(**op) for op in one["ops"])}) for one in plain)
-    return HostProfile(name, runtime, threads, signatures)
+    found = _measured(file, threads, seconds)
+    signatures = tuple(SignatureProfile(**{**one, "ops": tuple(OpTime(**op) for op in one["ops"])}) for one in found["signatures"])
+    return HostProfile(name, found["runtime"], threads, signatures, found["no_ops"])
 
 
-def _measured(file: Path, threads: int, seconds: float) -> tuple[str, list[dict[str, Any]]]:
+def _measured(file: Path, threads: int, seconds: float) -> dict[str, Any]:
     """What the worker process found; LiteRT's C library and its Python one are better not in one process with the rest."""
     with tempfile.TemporaryDirectory() as folder:
         result = Path(folder) / "profile.json"
@@ -150,7 +152,7 @@ def _measured(file: Path, threads: int, seconds: float) -> tuple[str, list[dict[
         if not result.is_file():
             last = (done.stderr.strip().splitlines() or ["no message"])[-1]
             raise RuntimeFailure(f"profiling {file.name} ended with code {done.returncode}: {last}")
-        answer = json.loads(result.read_text())
+        answer: dict[str, Any] = json.loads(result.read_text())
     if "error" in answer:
         raise RuntimeFailure(answer["error"], allowed=answer["allowed"], fix=answer["fix"])
-    return answer["runtime"], answer["signatures"]
+    return answer

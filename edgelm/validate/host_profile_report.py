@@ -15,12 +15,15 @@ UNDER = "under 1 us"
 
 
 def report(profile: HostProfile) -> Report:
-    """Tables and plots of a profile; nothing is judged."""
-    facts = (
+    """Tables and plots of a profile, of whole calls alone where ops were not told apart; nothing is judged."""
+    facts: tuple[tuple[str, str], ...] = (
         ("runtime", f"{profile.runtime}, {'1 thread' if profile.threads == 1 else f'{profile.threads} threads'}"),
         ("this host", f"{platform.machine()}, Python {platform.python_version()}, {platform.system()}"),
         ("basis", "measured; ops by the runtime's own profiler, which cuts times to whole microseconds"),
     )
+    if profile.no_ops:
+        facts = (*facts[:2], ("basis", "measured, whole calls only"), ("ops", f"not told apart: {profile.no_ops}"))
+        return Report(f"{profile.name} on this machine", facts, checks=(), tables=(_signatures(profile),))
     own = _own_kernels(profile)
     tables = (_signatures(profile), *(_layers(one) for one in profile.signatures), *own, *(_ops(one) for one in profile.signatures))
     plots = tuple(
@@ -32,7 +35,8 @@ def report(profile: HostProfile) -> Report:
 
 def flames(profile: HostProfile) -> tuple[tuple[str, str], ...]:
     """(Title, inline SVG) for each signature: `report.render_html` puts them on the page."""
-    return tuple((f"{one.signature}: {one.ms:.3f} ms a call (measured)", render_svg(frame(one), "us")) for one in profile.signatures)
+    told = [] if profile.no_ops else profile.signatures
+    return tuple((f"{one.signature}: {one.ms:.3f} ms a call (measured)", render_svg(frame(one), "us")) for one in told)
 
 
 def frame(signature: SignatureProfile) -> Frame:
@@ -52,8 +56,9 @@ def _signatures(profile: HostProfile) -> Table:
     for one in profile.signatures:
         percentiles = (f"{one.ms:.3f}", f"{one.ms_median:.3f}", f"{one.ms_p95:.3f}")
         own = sum(not op.delegated for op in one.ops)
-        rows.append((one.signature, *percentiles, str(one.runs), str(len(one.ops)), str(own)))
-    columns = ("signature", "ms, 5th percentile", "median", "p95", "calls", "ops", "not by XNNPACK")
+        ops = () if profile.no_ops else (str(len(one.ops)), str(own))
+        rows.append((one.signature, *percentiles, str(one.runs), *ops))
+    columns = ("signature", "ms, 5th percentile", "median", "p95", "calls", "ops", "not by XNNPACK")[: 5 if profile.no_ops else 7]
     return Table("Whole calls (measured)", columns, tuple(rows), "Wall-clock time on this machine, without the profiler.")
 
 

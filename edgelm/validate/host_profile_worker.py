@@ -1,6 +1,6 @@
 """The process behind `host_profile.profile_host`: `python -m edgelm.validate.host_profile_worker MODEL RESULT LIBRARY THREADS SECONDS`.
 
-Writes a JSON object to the file RESULT: `runtime` and the fields of each `SignatureProfile`, or `error`.
+Writes a JSON object to the file RESULT: `runtime`, `no_ops` and the fields of each `SignatureProfile`, or `error`.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ WARM_UP = 2
 TURN = 10
 MIN_RUNS = 20
 MAX_RUNS = 2000
+BLOCKS = "LiteRT's C library, whose profiler tells ops apart, does not load weights in 4-bit blocks; its Python one runs them"
 FASTEST = 0.5
 """Share of the profiled calls whose mean is taken, the fastest: interruptions only add time, and a mean tells parts of a microsecond."""
 
@@ -39,29 +40,28 @@ def worker(model: Path, library: Path, threads: int, seconds: float) -> dict[str
         RuntimeFailure: The model cannot be loaded or run.
     """
     parsed = read(model.read_bytes())
-    engine, profiler = Engine(model, threads=threads), OpProfiler(library, model, threads)
+    no_ops = BLOCKS if parsed.has_int4_blocks else ""
+    engine, profiler = Engine(model, threads=threads), None if no_ops else OpProfiler(library, model, threads)
     found = []
     for number, signature in enumerate(parsed.signatures):
         call = engine.call(signature.name)
-        profiler.open(number)
-        whole, profiled = _in_turns(call.invoke, profiler.run, seconds)
-        ops = [op for op in parsed.ops if op.subgraph == signature.subgraph]
+        if profiler:
+            profiler.open(number)
+        whole, profiled = _in_turns(call.invoke, profiler.run if profiler else None, seconds)
         fast, median, p95 = (float(value) for value in np.percentile(whole, (FAST, 50, 95)))
-        kernels, us, call_us = _kernel_times(profiled)
-        slowdown = call_us / (fast * 1e3)
-        figures = {
-            "signature": signature.name,
-            "runs": len(whole),
-            "ms": fast,
-            "ms_median": median,
-            "ms_p95": p95,
-            "slowdown": slowdown,
-        }
-        found.append({**figures, "ops": _op_times(ops, parsed, kernels, us / slowdown)})
-    return {"runtime": engine.runtime, "signatures": found}
+        figures = {"signature": signature.name, "runs": len(whole), "ms": fast, "ms_median": median, "ms_p95": p95}
+        slowdown, ops = 1.0, []
+        if profiled:
+            kernels, us, call_us = _kernel_times(profiled)
+            slowdown = call_us / (fast * 1e3)
+            ops = _op_times([op for op in parsed.ops if op.subgraph == signature.subgraph], parsed, kernels, us / slowdown)
+        found.append({**figures, "slowdown": slowdown, "ops": ops})
+    return {"runtime": engine.runtime, "signatures": found, "no_ops": no_ops}
 
 
-def _in_turns(run: Callable[[], None], profile: Callable[[], ProfiledCall], seconds: float) -> tuple[list[float], list[ProfiledCall]]:
+def _in_turns(
+    run: Callable[[], None], profile: Callable[[], ProfiledCall] | None, seconds: float
+) -> tuple[list[float], list[ProfiledCall]]:
     """Calls without and with the profiler, by turns so that a slow moment of the machine hits both: wall-clock times, ms, and events."""
     times: list[float] = []
     profiled: list[ProfiledCall] = []
@@ -72,7 +72,8 @@ def _in_turns(run: Callable[[], None], profile: Callable[[], ProfiledCall], seco
             run()
             if number >= WARM_UP:
                 times.append((time.perf_counter() - began) * 1e3)
-        profiled += [profile() for _ in range(WARM_UP + TURN)][WARM_UP:]
+        if profile:
+            profiled += [profile() for _ in range(WARM_UP + TURN)][WARM_UP:]
     return times, profiled
 
 

@@ -8,9 +8,11 @@ import pytest
 from edgelm.errors import ArtifactError
 from edgelm.lower import direct
 from edgelm.model import LanguageModel
+from edgelm.report import render_json
 from edgelm.spec import DenseLayer, Encoding, ModelSpec, RecurrentSpec, TransformerSpec, weight_shapes
 from edgelm.tflite.reader import OpInfo, TfliteModel, read
 from edgelm.tflite.writer import ModelBuilder
+from edgelm.validate import host_profile_report
 from edgelm.validate.host_profile import HostProfile, SignatureProfile, profile_host
 from edgelm.validate.op_layers import kernels_of_ops, layers
 from edgelm.validate.op_profiler import KernelEvent
@@ -20,10 +22,10 @@ LLAMA = TransformerSpec(1500, 128, 2, 4, 2, 32, 384, 128)
 SECONDS = 0.2
 
 
-def lowered(spec: ModelSpec) -> bytes:
+def lowered(spec: ModelSpec, encoding: Encoding = Encoding.INT8) -> bytes:
     random = np.random.default_rng(4)
     weights = {name: random.standard_normal(shape, np.float32) * np.float32(0.1) for name, shape in weight_shapes(spec).items()}
-    encodings = {name: Encoding.INT8 for name, weight in weights.items() if weight.ndim == 2}
+    encodings = {name: encoding for name, weight in weights.items() if weight.ndim == 2}
     return direct.lower(LanguageModel(spec, weights, encodings=encodings)).tflite
 
 
@@ -78,6 +80,19 @@ def test_a_transformer_is_told_apart_signature_by_signature(tmp_path):
         norms = [op.kernel for op in one.ops if op.name == "MEAN"]
         assert norms == ["Mean Squared (ND) Reduce2"] * 5  # the square before each is fused into it
     assert profile.to_dict()["signatures"][0]["rest_us"] == pytest.approx(profile.signatures[0].rest_us, abs=0.01)
+
+
+def test_blocks_of_4_bits_are_timed_as_whole_calls(tmp_path):
+    """LiteRT's C library, whose profiler tells ops apart, does not load them."""
+    path = tmp_path / "blocks.tflite"
+    path.write_bytes(lowered(LSTM, Encoding.INT4_BLOCK32))
+    profile = profile_host(path, seconds=SECONDS)
+    (step,) = profile.signatures
+    assert 0 < step.ms <= step.ms_median and step.ops == ()
+    shown = render_json(host_profile_report.report(profile)).decode()
+    assert "not told apart: LiteRT's C library" in shown
+    assert '"step"' in shown and "time by layer" not in shown
+    assert host_profile_report.flames(profile) == ()
 
 
 def test_kernels_are_paired_by_anchors_and_names():
