@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -80,7 +81,7 @@ def report(store: Store, folder: Path) -> str:
     results = [goal.judge(figures, errors) for goal in GOALS]
     loud = sum(sample.others > machine.QUIET for sample in samples)
     about = {"machine": machine.facts(), "versions": {name: list(made.pins) for name, made in ENVIRONMENTS.items() if made.ready}}
-    about |= {"samples": len(samples), "loud_samples": loud, "quiet": loud == 0, "basis": "measured"}
+    about |= {"amx": processes.AMX in os.environ, "samples": len(samples), "loud_samples": loud, "quiet": loud == 0, "basis": "measured"}
     plain = {"goals": [dataclasses.asdict(result) for result in results], "cells": as_json(figures), "prepared": facts, **about}
     text = title(about) + "\n\n" + table.markdown(figures, results, facts, errors)
     folder.mkdir(parents=True, exist_ok=True)
@@ -94,7 +95,8 @@ def title(about: dict[str, Any]) -> str:
     """One line on the machine, and a warning when it was not quiet."""
     found = about["machine"]
     line = (
-        f"Measured on {found['processor']} ({found['cores']} cores, {', '.join(found['features'])}): medians of rounds of fresh processes."
+        f"Measured on {found['processor']} ({found['cores']} cores, {', '.join(found['features'])}): medians of rounds of fresh processes"
+        f"{'' if about['amx'] else ', to all of which the kernel refuses the AMX unit, as phones have none'}."
     )
     loud = (
         f" NOT QUIET: other processes used the cores during {about['loud_samples']} of {about['samples']} measurements; do not quote them."

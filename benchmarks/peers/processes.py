@@ -39,6 +39,8 @@ PLANS: Mapping[tuple[str, str], tuple[Item, ...]] = {
 VERBS = ("time", "deep", "start", "session", "launch")
 """`start`: a fresh process to the first token; `session`: peak memory; `launch`: edgelm's native host without its weight cache."""
 PATIENCE_S = 1800.0
+AMX = "EDGELM_BENCH_AMX"
+"""Environment variable: processes may use the CPU's matrix unit. Otherwise the kernel refuses it to all of them, as phones have none."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ def run(command: Sequence[str | Path]) -> Finished:
     environment = {**os.environ, "PYTHONPATH": str(WORKERS), "TOKENIZERS_PARALLELISM": "false", "TF_CPP_MIN_LOG_LEVEL": "3"}
     with tempfile.TemporaryDirectory() as folder:
         result, said = Path(folder, "took.json"), Path(folder, "output")
-        launcher = [sys.executable, "-S", "-E", WORKERS / "launch.py", result, *command]
+        launcher = [sys.executable, "-S", "-E", WORKERS / "launch.py", result, *([] if AMX in os.environ else ["--no-amx"]), *command]
         with said.open("wb") as output:
             subprocess.run([str(word) for word in launcher], stdout=output, stderr=subprocess.STDOUT, env=environment, check=False)
         words = last_words(said.read_text(errors="replace"))

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import platform
 import shutil
+import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
 
@@ -181,6 +184,15 @@ def test_spoken_logits_are_after_the_prompt_and_each_token(tmp_path):
     job = jobs.Job("m3", "transformer", "int8", None, None, 64, 1, tuple(range(7)), 4, (), tmp_path / "logits.npy")
     jobs.spoken(job, CountingSession())
     assert np.load(job.logits)[:, 0].tolist() == [4, 5, 6, 7]
+
+
+@pytest.mark.skipif(sys.platform != "linux" or platform.machine() != "x86_64", reason="AMX is a unit of x86-64, and the filter Linux's")
+def test_processes_are_refused_the_matrix_unit(tmp_path):
+    """The system call that asks for it fails with EPERM, which is no answer of a kernel's own to it."""
+    asks = "import ctypes; c = ctypes.CDLL(None, use_errno=True); c.syscall(158, 0x1023, 18); raise SystemExit(ctypes.get_errno())"
+    launcher = [sys.executable, "-S", "-E", processes.WORKERS / "launch.py", tmp_path / "took.json"]
+    subprocess.run([*launcher, "--no-amx", sys.executable, "-c", asks], check=True)
+    assert json.loads((tmp_path / "took.json").read_text())["code"] == errno.EPERM
 
 
 def test_a_job_comes_back_from_json(tmp_path):
