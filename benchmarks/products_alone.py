@@ -1,6 +1,6 @@
 """What the products of a decode take by themselves: `python benchmarks/products_alone.py`.
 
-M2 (SmolLM2-135M's shape) as edgelm writes it, and a graph of the same matrices with nothing between them, take turns in the same rounds. The
+M2 (SmolLM2-135M's shape) as edgelm writes it and a graph of the same matrices with nothing between them take turns in the same rounds. The
 difference is what norms, attention, gates and the runtime cost; the products' bytes over their time is how fast XNNPACK's kernels stream
 weights, beside how fast this core reads memory at all.
 """
@@ -88,7 +88,12 @@ def main() -> None:
         print(f"{form} ...", file=sys.stderr, flush=True)
         rows.append(vars(measured(form, encoding)))
         print(json.dumps({key: round(value, 2) if isinstance(value, float) else value for key, value in rows[-1].items()}))
-    about = {"basis": "measured", "clock": "CPU time, 5th percentile, geometric mean over openings", "threads": 1, "machine": machine.facts()}
+    about = {
+        "basis": "measured",
+        "clock": "CPU time, 5th percentile, geometric mean over openings",
+        "threads": 1,
+        "machine": machine.facts(),
+    }
     out.write_text(json.dumps(about | {"rows": rows}, indent=1) + "\n")
 
 

@@ -37,8 +37,13 @@ def goals_table(results: Sequence[Result]) -> str:
         if result.measured is None:
             lines.append(f"| {result.what} | {result.wanted} | | {result.note} |")
         else:
-            lines.append(f"| {result.what} | {result.wanted} | {result.measured:.2f} | {'met' if result.met else far(result)} |")
+            lines.append(f"| {result.what} | {result.wanted} | {result.measured:.2f} | {'met' if result.met else missed(result)} |")
     return "\n".join(lines)
+
+
+def missed(result: Result) -> str:
+    """By how much, and why."""
+    return f"{far(result)}: {result.note}" if result.note else far(result)
 
 
 def far(result: Result) -> str:

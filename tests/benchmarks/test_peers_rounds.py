@@ -86,6 +86,8 @@ def test_goals_are_met_missed_or_say_why_not():
     assert goal.judge(times | {(Q8.name, "decode:100"): {0: 14.5, 1: 14.1}}, {}).met
     missed = goal.judge(times | {(Q8.name, "decode:100"): {0: 13.0, 1: 13.6}}, {})
     assert (missed.met, table.far(missed)) == (False, "missed by 5 %")
+    stopped = goals.faster("decode", 1.4, "decode:100", Q8.name, OURS.name, "the memory")
+    assert table.missed(stopped.judge(times | {(Q8.name, "decode:100"): {0: 13.0, 1: 13.6}}, {})) == "missed by 5 %: the memory"
     assert goal.judge(times, {Q8.name: "needs cmake"}).note == f"{Q8.name}: needs cmake"
 
 
