@@ -140,8 +140,8 @@ def checked(command: list[str | Path]) -> None:
 
 
 def last_words(text: str) -> str:
-    """The last line that says something, at most 300 characters."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    """The last line that says something, at most 300 characters, with paths from the repository on: results are published."""
+    lines = [line.strip() for line in text.replace(f"{HOME.parents[1]}/", "").splitlines() if line.strip()]
     errors = [line for line in lines if "error" in line.lower()]
     return (errors or lines or ["no message"])[-1][:300]
 

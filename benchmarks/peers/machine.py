@@ -41,9 +41,12 @@ class Others:
         self._busy, self._start = busy_seconds(), time.perf_counter()
 
     def cores(self, own_seconds: float) -> float:
-        """Mean number of cores others used since the start, `own_seconds` of the processor being our own."""
+        """Mean number of cores others used since the start, `own_seconds` of the processor being our own.
+
+        Over a second at least: the system counts in ticks of 10 ms, which are much of a shorter time.
+        """
         elapsed = time.perf_counter() - self._start
-        return max(0.0, busy_seconds() - self._busy - own_seconds) / max(elapsed, 1e-9)
+        return max(0.0, busy_seconds() - self._busy - own_seconds) / max(elapsed, 1.0)
 
 
 def load_now(seconds: float = 1.0) -> float:

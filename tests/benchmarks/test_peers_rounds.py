@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from peers import goals, machine, plot, prepare, processes, rounds, store, table
 from peers.cells import BY_NAME, CELLS, chosen
-from peers.environments import PeerUnavailableError, last_words
+from peers.environments import HOME, PeerUnavailableError, last_words
 from peers.store import Sample, Store
 
 Q8, OURS = BY_NAME[goals.Q8], BY_NAME[goals.M2_8]
@@ -228,3 +228,4 @@ def test_the_native_host_of_llama_gets_a_plan_it_can_read():
 def test_the_reason_of_a_failure_is_its_error():
     assert last_words("warning: old pip\nERROR: No matching distribution\nbye\n") == "ERROR: No matching distribution"
     assert last_words("") == "no message"
+    assert last_words(f"cannot read {HOME}/models") == "cannot read build/peers/models"
