@@ -71,6 +71,14 @@ def test_the_toolbox_tables_are_the_committed_results(model: str, monkeypatch: p
     assert toolbox_table.markdown(model, rows) in README
 
 
+def test_the_table_of_peers_is_the_committed_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    from peers import goals, table
+
+    results = json.loads((BENCHMARKS / "results" / "peers.json").read_text())["goals"]
+    assert table.goals_table([goals.Result(**result) for result in results]) in README
+
+
 @pytest.mark.parametrize("link", re.findall(r"\]\((?!http)([^)]+)\)", README))
 def test_every_link_leads_somewhere(link: str) -> None:
     assert (ROOT / link).exists()
