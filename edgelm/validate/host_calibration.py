@@ -1,4 +1,4 @@
-"""Fits a latency profile to this machine: under a minute of small graphs, then `edgelm.device.fit`.
+"""Fits a latency profile to this machine: a minute or two of small graphs, then `edgelm.device.fit`.
 
 The profile it gives is as true as the models it predicts are like language models; `benchmarks/latency.py` shows how true, on models
 that are not among the graphs it was fitted to.
@@ -31,7 +31,7 @@ OnStage = Callable[[str, int, int], None]
 
 LEVELS_MB = (1.2, 1.6, 2.2, 3, 6, 12, 24)
 """Sizes of working sets whose bandwidth is fitted; between them it is interpolated."""
-OPENINGS, ROUNDS = 4, 4
+OPENINGS, ROUNDS = 4, 3
 SLICE_S = 0.018
 VOCAB = 100
 """Ids of lookups; every table of the graphs has more rows."""

@@ -75,7 +75,7 @@ class Graph:
 
 
 def graphs() -> Iterator[Graph]:
-    """All of them; written, they are about 400 MB."""
+    """All of them; written, they are about 600 MB."""
     for encoding, sizes in STREAM_MB.items():
         for size in sizes:
             yield Graph(f"{encoding.value} stream of {size:g} MB", partial(_chain, encoding, _count(encoding, size), 1, _width(encoding)))
