@@ -225,7 +225,7 @@ def main() -> None:
         for rows in rows_of(bench, arguments.recipes or (QUICK_ROWS if arguments.quick else None), known):
             if not arguments.quick:
                 file.write_text(json.dumps({"basis": "measured", **machine, "rows": rows}, indent=1) + "\n")
-        print(toolbox_table.markdown(name, rows))
+        print(toolbox_table.markdown(name, rows), toolbox_table.students(name, rows), sep="\n")
     if not (arguments.quick or arguments.recipes):
         files = sorted(RESULTS.glob("toolbox-*.json"))
         plotted = {file.stem.removeprefix("toolbox-"): json.loads(file.read_text())["rows"] for file in files}

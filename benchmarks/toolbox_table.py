@@ -55,6 +55,16 @@ def markdown(model: str, rows: list[Row]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def students(model: str, rows: list[Row]) -> str:
+    """What the teacher is worth to a student of half the size, seed by seed; empty where it was not measured."""
+    found = next((row for row in rows if "with_teacher" in row), None)
+    if found is None:
+        return ""
+    taught, alone = (", ".join(f"{value:.2f}" for value in found[key]) for key in ("with_teacher", "without_teacher"))
+    apart = "every one of them better" if max(found["with_teacher"]) < min(found["without_teacher"]) else "the seeds overlap"
+    return f"{model}: {taught} with the teacher, {alone} without (three seeds each): {apart}"
+
+
 def _line(name: str, row: Row, found: dict[str, Row]) -> str:
     whole, download = found.get("float32"), found.get("int8", {}).get("download")
     bar = BARS.get(name, Bar(None))

@@ -69,6 +69,7 @@ def test_the_toolbox_tables_are_the_committed_results(model: str, monkeypatch: p
 
     rows = json.loads((BENCHMARKS / "results" / f"toolbox-{model}.json").read_text())["rows"]
     assert toolbox_table.markdown(model, rows) in README
+    assert toolbox_table.students(model, rows) in README
 
 
 def test_the_table_of_peers_is_the_committed_result(monkeypatch: pytest.MonkeyPatch) -> None:
