@@ -1,4 +1,4 @@
-"""Fits a latency profile to this machine: a minute or two of small graphs, then `edgelm.device.fit`.
+"""Fits a latency profile to this machine: under a minute of small graphs, then `edgelm.device.fit`.
 
 The profile it gives is as true as the models it predicts are like language models; `benchmarks/latency.py` shows how true, on models
 that are not among the graphs it was fitted to.
