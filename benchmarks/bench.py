@@ -40,6 +40,8 @@ def main() -> None:
     if arguments.verb in ("prepare", "all"):
         facts = prepare.prepare(cells, opt_in=arguments.opt_in, compiling=not arguments.quick, anew=arguments.anew)
         print("\n".join(prepared_line(cell, facts.get(cell.name, {})) for cell in cells))
+    if arguments.amx:
+        os.environ[processes.AMX] = "1"
     store = Store(HOME / "runs" / f"{arguments.name}.jsonl")
     if arguments.verb in ("run", "all"):
         start = time.perf_counter()
@@ -120,16 +122,17 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="small models, no peer that needs compiling")
     parser.add_argument("--opt-in", action="store_true", help="the peers that take longest to install and convert, too")
     parser.add_argument("--anew", action="store_true", help="convert again what was converted before")
+    parser.add_argument("--amx", action="store_true", help="processes may use the CPU's matrix unit; kept apart, in build/peers/amx")
     parser.add_argument("--rounds", type=int, help="5, or 2 of a quick run")
     parser.add_argument("--verbs", nargs="+", choices=processes.VERBS, default=list(processes.VERBS))
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
     parser.add_argument("--patience", type=float, default=60.0, help="seconds to wait for a quiet machine before each round")
-    parser.add_argument("--name", help="of the run, main or quick; its samples are kept in build/peers/runs/NAME.jsonl")
-    parser.add_argument("--results", type=Path, help="folder; benchmarks/results, or build/peers/quick of a quick run")
+    parser.add_argument("--name", help="of the run, main, quick or amx; its samples are kept in build/peers/runs/NAME.jsonl")
+    parser.add_argument("--results", type=Path, help="folder; benchmarks/results, or build/peers/NAME of a run of another name")
     arguments = parser.parse_intermixed_args()  # cells may come after an option
     arguments.rounds = arguments.rounds or (2 if arguments.quick else 5)
-    arguments.name = arguments.name or ("quick" if arguments.quick else "main")
-    arguments.results = arguments.results or (HOME / "quick" if arguments.quick else RESULTS)
+    arguments.name = arguments.name or ("quick" if arguments.quick else "amx" if arguments.amx else "main")
+    arguments.results = arguments.results or (RESULTS if arguments.name == "main" else HOME / arguments.name)
     return arguments
 
 

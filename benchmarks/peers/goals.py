@@ -46,7 +46,7 @@ class Goal:
         at_least: The figure has to reach the limit; otherwise to stay at or below it.
         figure: What is compared, from the figures of all cells; None when something was not measured.
         cells: Whose figures it takes, for the note when one is missing.
-        limits: What stops it where it is missed, with the evidence.
+        reason: What stops it where it is missed, from the same figures; empty where nothing here tells.
     """
 
     what: str
@@ -54,7 +54,7 @@ class Goal:
     at_least: bool
     figure: Callable[[Figures], float | None]
     cells: tuple[str, ...]
-    limits: str = ""
+    reason: Callable[[Figures], str] = lambda figures: ""
 
     def judge(self, figures: Figures, errors: Mapping[str, str]) -> Result:
         """Compares with the limit."""
@@ -64,7 +64,7 @@ class Goal:
             reasons = [f"{name}: {errors[name]}" for name in sorted(self.cells, key=lambda name: NATIVE in name) if name in errors]
             return Result(self.what, wanted, None, None, reasons[0] if reasons else "not measured")
         met = found >= self.limit if self.at_least else found <= self.limit
-        return Result(self.what, wanted, found, met, "" if met else self.limits)
+        return Result(self.what, wanted, found, met, "" if met else self.reason(figures))
 
 
 def rounds_of(figures: Figures, name: str, figure: str) -> Rounds:
@@ -73,25 +73,30 @@ def rounds_of(figures: Figures, name: str, figure: str) -> Rounds:
     return found or figures.get((name.replace(f"/{NATIVE}/", f"/{PYTHON}/"), figure), {})
 
 
-def faster(what: str, limit: float, figure: str, peer: str, ours: str, limits: str = "") -> Goal:
-    """The peer's time over ours."""
+def faster(what: str, limit: float, figure: str, peer: str, ours: str) -> Goal:
+    """The peer's time over ours; a step that is too near says how near both are to what reading the weights takes."""
 
     def found(figures: Figures) -> float | None:
         return ratio(figures.get((peer, figure), {}), rounds_of(figures, ours, figure))
 
-    return Goal(what, limit, True, found, (peer, ours), limits)
+    def reason(figures: Figures) -> str:
+        near = [(name, bound_of(figures, name, figure)) for name in (ours, peer)] if figure.startswith("decode") else []
+        shares = ", ".join(f"{name} at {share:.2f}" for name, share in near if share)
+        return f"of the rate at which one core reads as many bytes: {shares}" if shares else ""
+
+    return Goal(what, limit, True, found, (peer, ours), reason)
 
 
-def lighter(what: str, limit: float, figure: str, peer: str, ours: str, limits: str = "") -> Goal:
+def lighter(what: str, limit: float, figure: str, peer: str, ours: str, reason: str = "") -> Goal:
     """Ours over the peer's, to stay below; both of native hosts."""
 
     def found(figures: Figures) -> float | None:
         return ratio(figures.get((ours, figure), {}), figures.get((peer, figure), {}))
 
-    return Goal(what, limit, False, found, (peer, ours), limits)
+    return Goal(what, limit, False, found, (peer, ours), lambda figures: reason)
 
 
-def smallest(what: str, ours: str, limits: str = "") -> Goal:
+def smallest(what: str, ours: str, reason: str = "") -> Goal:
     """Our file over the smallest file of the peers at the same bits."""
     own = BY_NAME[ours]
     peers = [cell.name for cell in rivals(own)]
@@ -101,7 +106,7 @@ def smallest(what: str, ours: str, limits: str = "") -> Goal:
         mine = list(rounds_of(figures, ours, "bytes").values())
         return mine[0] / min(sizes) if sizes and mine else None
 
-    return Goal(what, 1.0, False, figure, (ours, *peers), limits)
+    return Goal(what, 1.0, False, figure, (ours, *peers), lambda figures: reason)
 
 
 def rivals(own: Cell) -> list[Cell]:
@@ -109,14 +114,15 @@ def rivals(own: Cell) -> list[Cell]:
     return [cell for cell in CELLS if cell.model == own.model and cell.nominal == own.nominal and cell.peer not in (OURS, OURS_NATIVE)]
 
 
-def share(what: str, limit: float, ours: str, limits: str = "") -> Goal:
+def share(what: str, limit: float, ours: str) -> Goal:
     """Share of the memory-bandwidth bound at depth 100, one thread: the bytes of the weights at the measured read rate over our time."""
+    return Goal(what, limit, True, lambda figures: bound_of(figures, ours, "decode:100"), (ours,))
 
-    def figure(figures: Figures) -> float | None:
-        rates, times = rounds_of(figures, f"machine/{ours}", "gigabytes_per_second"), rounds_of(figures, ours, "decode:100")
-        return bound_share(BY_NAME[ours], rates, times)
 
-    return Goal(what, limit, True, figure, (ours,), limits)
+def bound_of(figures: Figures, name: str, figure: str) -> float | None:
+    """A cell's share of the memory-bandwidth bound in one of its steps."""
+    rates, times = rounds_of(figures, f"machine/{name}", "gigabytes_per_second"), rounds_of(figures, name, figure)
+    return bound_share(BY_NAME[name], rates, times)
 
 
 def bound_share(cell: Cell, rates: Rounds, times: Rounds) -> float | None:
@@ -125,33 +131,23 @@ def bound_share(cell: Cell, rates: Rounds, times: Rounds) -> float | None:
     return statistics.median(cell.weight_bytes / rates[i] / 1e6 / times[i] for i in shared) if shared else None
 
 
-def below(what: str, limit: float, figure: str, ours: str, limits: str = "") -> Goal:
+def below(what: str, limit: float, figure: str, ours: str) -> Goal:
     """A figure of ours, at most."""
 
     def found(figures: Figures) -> float | None:
         values = list(rounds_of(figures, ours, figure).values())
         return statistics.median(values) if values else None
 
-    return Goal(what, limit, False, found, (ours,), limits)
+    return Goal(what, limit, False, found, (ours,))
 
 
-BOUND = "both are near the memory's bound, whose products.json has the figures: ours streams its weights at 0.93 of the read rate"
-CACHE = (
-    "on this CPU the 3.6 MB of int8 weights lie in the third level of the caches, whose read rate is the limit: the products alone, at its "
-    "20 GB/s, take 0.18 of our 0.22 ms"
-)
-RESIDENT = (
-    "134 MB of packed weights (mapped), 43 MB of heap for six signatures of 1,300 ops, 33 MB of embedding rows and pages around them; "
-    "llama.cpp maps one graph's weights and reads them where they are"
-)
-START = "LiteRT sets six signatures of 1,300 ops up before the first call; its API has no way to leave some for later"
-TOKENIZER = "0.31 MB are the tokenizer, which no peer's file has, 0.34 MB the graphs of six signatures (the GGUF has none)"
+MAPPED = "LiteRT maps the packed weights of its cache beside the model's file and sets six signatures up; llama.cpp maps one file"
+TOKENIZER = "it holds the tokenizer and the graphs of six signatures, the GGUF neither"
 HEAD = "embedding and head have 8 bits in this recipe; the next row has 4"
-SLOW_START = "0.5 s are Python's start; reading, rounding and writing take the rest, at the speed of two cores that others use, too"
 
 GOALS = (
     faster("M2 decode, 8 bits: llama.cpp Q8_0 over ours", 1.4, "decode:100", Q8, M2_8),
-    faster("M2 decode, 8 bits: onnxruntime int8 over ours", 1.5, "decode:100", "m2/onnxruntime/int8", M2_8, BOUND),
+    faster("M2 decode, 8 bits: onnxruntime int8 over ours", 1.5, "decode:100", "m2/onnxruntime/int8", M2_8),
     faster("M2 decode, 8 bits: LiteRT-LM over ours", 1.4, "decode:100", "m2/LiteRT-LM/dynamic-int8", M2_8),
     faster("M2 decode, 4-bit blocks: llama.cpp Q4_0 pure over ours", 1.2, "decode:100", Q4, M2_4),
     faster("M2 decode, 4-bit blocks: onnxruntime int4 over ours", 1.5, "decode:100", "m2/onnxruntime/int4-block32", M2_4),
@@ -160,19 +156,19 @@ GOALS = (
     faster("M2 decode at depth 512, 8 bits: llama.cpp Q8_0 over ours", 1.3, "decode:512", Q8, M2_8),
     faster("M2 decode at depth 512, 4-bit blocks: llama.cpp Q4_0 pure over ours", 1.2, "decode:512", Q4, M2_4),
     faster("M3 decode, 4-bit blocks: onnxruntime int4 over ours", 1.25, "decode:100", "m3/onnxruntime/int4-block32", M3_4),
-    faster("M1 step: onnxruntime int8 over ours, both from Python", 1.4, "decode:0", "m1/onnxruntime/int8", "m1/edgelm/int8", CACHE),
-    faster("M1 step: fused TFLite LSTM over ours, both from Python", 4.0, "decode:0", "m1/TFLite-fused-LSTM/int8", "m1/edgelm/int8", CACHE),
+    faster("M1 step: onnxruntime int8 over ours, both from Python", 1.4, "decode:0", "m1/onnxruntime/int8", "m1/edgelm/int8"),
+    faster("M1 step: fused TFLite LSTM over ours, both from Python", 4.0, "decode:0", "m1/TFLite-fused-LSTM/int8", "m1/edgelm/int8"),
     faster("M2 prefill 128, 8 bits: litert-torch over ours", 1.5, "prefill:128", "m2/litert-torch/dynamic-int8", M2_8),
     faster("M2 prefill 128, 8 bits: llama.cpp Q8_0 over ours", 3.0, "prefill:128", Q8, M2_8),
-    share("share of the bandwidth bound, M2 8 bits, depth 100", 0.9, M2_8, BOUND),
+    share("share of the bandwidth bound, M2 8 bits, depth 100", 0.9, M2_8),
     share("share of the bandwidth bound, M2 4-bit blocks, depth 100", 0.8, M2_4),
-    lighter("peak memory of a native host, M2 8 bits: ours over llama.cpp's", 1.0, "peak_mb", Q8, M2_8, RESIDENT),
+    lighter("peak memory of a native host, M2 8 bits: ours over llama.cpp's", 1.0, "peak_mb", Q8, M2_8, MAPPED),
     lighter("peak memory of a native host, M2 4 bits: ours over llama.cpp's", 1.0, "peak_mb", Q4, M2_4),
     smallest("file, M2 8 bits: ours over the smallest peer's", M2_8),
     smallest("file, M2 4-bit blocks: ours over the smallest peer's", M2_4, HEAD),
     smallest("file, M2 4 bits for the head, too: ours over the smallest peer's", M2_4_ALL, TOKENIZER),
-    lighter("cold start to the first token, M2 8 bits: ours over llama.cpp's", 1.0, "start_ms", Q8, M2_8, START),
+    lighter("cold start to the first token, M2 8 bits: ours over llama.cpp's", 1.0, "start_ms", Q8, M2_8),
     lighter("cold start to the first token, M2 4 bits: ours over llama.cpp's", 1.0, "start_ms", Q4, M2_4),
-    below("conversion of M2 to 8 bits, seconds", 3.0, "convert_s", M2_8, SLOW_START),
+    below("conversion of M2 to 8 bits, seconds", 3.0, "convert_s", M2_8),
     below("conversion of M2 to 8 bits, GB", 1.0, "convert_gb", M2_8),
 )

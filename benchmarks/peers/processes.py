@@ -40,7 +40,7 @@ VERBS = ("time", "deep", "start", "session", "launch")
 """`start`: a fresh process to the first token; `session`: peak memory; `launch`: edgelm's native host without its weight cache."""
 PATIENCE_S = 1800.0
 AMX = "EDGELM_BENCH_AMX"
-"""Environment variable: processes may use the CPU's matrix unit. Otherwise the kernel refuses it to all of them, as phones have none."""
+"""Environment variable, set by `--amx`: processes may use the CPU's matrix unit. Otherwise the kernel refuses it to all of them."""
 
 
 @dataclass(frozen=True)
@@ -158,7 +158,7 @@ def by_llama_host(cell: Cell, verb: str, threads: int) -> dict[str, Any]:
 
 def by_runner(cell: Cell, verb: str, threads: int) -> dict[str, Any]:
     """Edgelm's native runner, with its weight cache; `launch` is the first start, which writes the cache."""
-    cache = cell.artifact.with_suffix(f".{threads}.weights")
+    cache = cell.artifact.with_suffix(f".{threads}{'.amx' if AMX in os.environ else ''}.weights")  # LiteRT aborts at the other kind
     common = [cell.artifact, "--threads", str(threads), "--weight-cache", cache]
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder, "out")

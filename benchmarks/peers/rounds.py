@@ -78,8 +78,6 @@ def measure_bandwidth(plan: Plan, store: Store, number: int) -> None:
     """Reads as many bytes as each cell's weights have; once for cells whose weights are as large."""
     rates: dict[tuple[int, int], list[float]] = {}
     for cell in plan.cells:
-        if cell.spec.family == "recurrent":
-            continue
         for threads in plan.threads:
             key = (round(cell.weight_bytes / 1e6), threads)
             name = f"{MACHINE}/{cell.name}"

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from peers import goals, models
+from peers import goals, machine, models
 from peers.cells import CELLS, OURS, OURS_NATIVE, Cell
 from peers.goals import Figures, Result
 from peers.store import Rounds, lower_quartile, ratio
@@ -15,6 +15,10 @@ COLUMNS = (
     "peer", "weights", "file MB", "ms/token", "lower quartile", "over ours", "2 threads", "share of bound", "at depth 512",
     "prefill 128 ms", "prefill 512 ms", "first token ms", "warm", "first launch", "peak MB", "conversion s", "GB",
 )  # fmt: skip
+
+
+BUSY = " (busy)"
+"""Behind the seconds of a conversion during which others used the cores."""
 
 
 def markdown(figures: Figures, results: Sequence[Result], facts: Mapping[str, Mapping[str, Any]], errors: Mapping[str, str]) -> str:
@@ -94,7 +98,7 @@ def row(cell: Cell, cells: Sequence[Cell], step: str, figures: Figures, facts: M
         text("warm_first_ms"),
         text("launch_ms"),
         text("peak_mb", 0),
-        f"{facts['convert_s']:.1f}" if "convert_s" in facts else "",
+        f"{facts['convert_s']:.1f}{'' if facts.get('convert_others', 0.0) <= machine.QUIET else BUSY}" if "convert_s" in facts else "",
         f"{facts['convert_gb']:.2f}" if "convert_gb" in facts else "",
     ]
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
 
+import bench
 import job as jobs
 import numpy as np
 import pytest
@@ -86,8 +87,11 @@ def test_goals_are_met_missed_or_say_why_not():
     assert goal.judge(times | {(Q8.name, "decode:100"): {0: 14.5, 1: 14.1}}, {}).met
     missed = goal.judge(times | {(Q8.name, "decode:100"): {0: 13.0, 1: 13.6}}, {})
     assert (missed.met, table.far(missed)) == (False, "missed by 5 %")
-    stopped = goals.faster("decode", 1.4, "decode:100", Q8.name, OURS.name, "the memory")
-    assert table.missed(stopped.judge(times | {(Q8.name, "decode:100"): {0: 13.0, 1: 13.6}}, {})) == "missed by 5 %: the memory"
+    assert table.missed(missed) == "missed by 5 %"
+    read = {(f"machine/{cell.name}", "gigabytes_per_second"): {0: 12.0, 1: 12.0} for cell in (Q8, OURS)}
+    stopped = goal.judge(times | read | {(Q8.name, "decode:100"): {0: 13.0, 1: 13.6}}, {})
+    bound = OURS.weight_bytes / 12e6  # ms at 12 GB/s
+    assert f"{OURS.name} at {bound / 10:.2f}, {Q8.name} at" in stopped.note
     assert goal.judge(times, {Q8.name: "needs cmake"}).note == f"{Q8.name}: needs cmake"
 
 
@@ -98,6 +102,22 @@ def test_the_python_host_stands_in_where_the_native_one_cannot_run():
     memory = goals.lighter("memory", 1.0, "peak_mb", goals.Q4, goals.M2_4)
     python = {("m2/edgelm/int4-block32", "peak_mb"): {0: 200.0}, (goals.Q4, "peak_mb"): {0: 150.0}}
     assert memory.judge(python, {}).measured is None  # Python's own memory would be counted
+
+
+def test_a_conversion_beside_others_is_marked():
+    figures = {(Q8.name, "decode:100"): {0: 20.0}}
+    known = {"bytes": 1, "convert_s": 9.0, "convert_gb": 1.0}
+    quiet, busy = (table.row(Q8, [Q8], "decode:100", figures, known | {"convert_others": others}) for others in (0.01, 1.6))
+    assert (quiet[-2], busy[-2]) == ("9.0", "9.0 (busy)")
+
+
+def test_runs_with_the_matrix_unit_are_kept_apart(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["bench.py", "run", "--amx", "m3"])
+    apart = bench.parsed()
+    assert (apart.name, apart.cells) == ("amx", ["m3"])
+    assert apart.results != bench.RESULTS
+    monkeypatch.setattr(sys, "argv", ["bench.py", "run"])
+    assert (bench.parsed().name, bench.parsed().results) == ("main", bench.RESULTS)
 
 
 def test_the_smallest_peer_counts():
