@@ -6,7 +6,7 @@ A step of a small language model reads every weight once and does two operations
 decides as soon as the model outgrows the caches, and fixed costs decide below that. The model is that of Williams et al. 2009
 ("Roofline"), with the fixed costs of an interpreter added, and without the roofline's sharp corner: where arithmetic and memory take
 equally long they overlap only in part (4-bit products in a cache of the second or third level), and the root of the sum of their
-squares is nearer to what is measured than the larger one (`make bench-latency`: worst error 24 %, else 36 %):
+squares is nearer to what `make bench-latency` measures than the larger one:
 
 - Fixed cost: an op that XNNPACK runs, more of it for a product, or one that TFLite's own kernel runs (a lookup), where XNNPACK has to
   stop and start again.

@@ -17,6 +17,9 @@ from edgelm.tflite.quantize import BLOCK_COLUMNS, QuantizedTensor
 from edgelm.tflite.serialize import OperatorRecord, Quantization, SubgraphRecord, TensorRecord
 from edgelm.tflite.versions import op_version
 
+COMPUTED = "t"
+"""Name of every tensor that is neither read nor written from outside: tensors that differ in nothing but a name take a table each."""
+
 _ONE_SCALE = Quantization(np.ones(1, np.float32))
 _WEIGHT_DTYPES = {
     Encoding.FLOAT32: "float32",
@@ -110,6 +113,9 @@ class Graph:
         if name in self._record.outputs:
             raise ValueError(f"signature {self._record.signature!r} has two outputs called {name!r}")
         self._record.outputs[name] = tensor.index
+        record = self._record.tensors[tensor.index]
+        if record.name == COMPUTED:
+            self._record.tensors[tensor.index] = dataclasses.replace(record, name=f"{name}:out")
 
     def constant(self, array: NDArray[Any]) -> Tensor:
         """A float32 or int32 constant; equal constants share one buffer in the file."""
@@ -119,7 +125,7 @@ class Graph:
         buffer = self._pool.content(data)
         key = ("constant", buffer, array.dtype.str, array.shape)
         if key not in self._made:
-            self._made[key] = self._tensor(array.shape, array.dtype.name, name=f"constant_{buffer}_{len(self._made)}", buffer=buffer)
+            self._made[key] = self._tensor(array.shape, array.dtype.name, name=f"constant_{buffer}", buffer=buffer)
         return self._made[key]
 
     def weight(self, name: str, q: QuantizedTensor) -> Tensor:
@@ -190,7 +196,7 @@ class Graph:
         self, shape: Sequence[int], dtype: str, *, name: str = "", buffer: int = 0, quantization: Quantization | None = None
     ) -> Tensor:
         tensor = Tensor(len(self._record.tensors), tuple(int(size) for size in shape), dtype)
-        self._record.tensors.append(TensorRecord(name or f"t{tensor.index}", tensor.shape, dtype, buffer, quantization))
+        self._record.tensors.append(TensorRecord(name or COMPUTED, tensor.shape, dtype, buffer, quantization))
         return tensor
 
     def _declare_batch_varies(self, tensor: Tensor) -> None:

@@ -1,8 +1,8 @@
 """Plain records of a TFLite model, and their FlatBuffer bytes.
 
 The layout is that of TFLite's schema.fbs (identifier `TFL3`), written with three differences from the generated object API: identical
-scales, tensors and ops are stored once however many subgraphs use them (a rung of a decode ladder differs from the next in a few shapes
-only); buffers of 1 KiB and more lie after the root table (`Buffer.offset` and `size`,
+scales, tensors, ops and lists of ops are stored once however many subgraphs use them (a rung of a decode ladder differs from the next in
+a few shapes only); buffers of 1 KiB and more lie after the root table (`Buffer.offset` and `size`,
 64-byte aligned), so that a runtime maps the file and touches weights only when it packs them; smaller ones are 16-byte aligned.
 """
 
@@ -147,6 +147,12 @@ class _ModelPacker:
         builder.Finish(schema.ModelEnd(builder), b"TFL3")
         return bytes(builder.Output())
 
+    def _shared_offsets(self, offsets: Sequence[int]) -> int:
+        key = ("offsets", *offsets)
+        if key not in self._shared:
+            self._shared[key] = self._offset_vector(offsets)
+        return self._shared[key]
+
     def _offset_vector(self, offsets: Sequence[int]) -> int:
         """A vector of references, as `PrependUOffsetTRelative` would write them one by one: each counts from its own place."""
         builder, count = self._builder, len(offsets)
@@ -207,17 +213,31 @@ class _ModelPacker:
         return int(entry.Pack(self._builder))
 
     def _signature(self, index: int, graph: SubgraphRecord) -> int:
-        entry = schema.SignatureDefT()
-        entry.signatureKey, entry.subgraphIndex = graph.signature, index
-        entry.inputs = [_tensor_map(name, tensor) for name, tensor in graph.inputs.items()]
-        entry.outputs = [_tensor_map(name, tensor) for name, tensor in graph.outputs.items()]
-        return int(entry.Pack(self._builder))
+        builder = self._builder
+        inputs, outputs = (self._shared_offsets([*map(self._tensor_map, names.items())]) for names in (graph.inputs, graph.outputs))
+        key = self._shared_string(graph.signature)
+        schema.SignatureDefStart(builder)
+        schema.SignatureDefAddInputs(builder, inputs)
+        schema.SignatureDefAddOutputs(builder, outputs)
+        schema.SignatureDefAddSignatureKey(builder, key)
+        schema.SignatureDefAddSubgraphIndex(builder, index)
+        return int(schema.SignatureDefEnd(builder))
+
+    def _tensor_map(self, named: tuple[str, int]) -> int:
+        key = ("tensor map", *named)
+        if key not in self._shared:
+            builder, name = self._builder, self._shared_string(named[0])
+            schema.TensorMapStart(builder)
+            schema.TensorMapAddName(builder, name)
+            schema.TensorMapAddTensorIndex(builder, named[1])
+            self._shared[key] = int(schema.TensorMapEnd(builder))
+        return self._shared[key]
 
     def _subgraph(self, graph: SubgraphRecord, codes: Sequence[tuple[str, int]]) -> int:
         builder = self._builder
         tensors = self._offset_vector([self._tensor(tensor) for tensor in graph.tensors])
         numbers = {code: number for number, code in enumerate(codes)}
-        operators = self._offset_vector([self._operator(operator, numbers) for operator in graph.operators])
+        operators = self._shared_offsets([self._operator(operator, numbers) for operator in graph.operators])
         inputs = self._shared_integers(tuple(graph.inputs.values()))
         outputs = self._shared_integers(tuple(graph.outputs.values()))
         name = self._shared_string(graph.signature)
@@ -306,9 +326,3 @@ class _ModelPacker:
         schema.QuantizationParametersAddScale(builder, scale)
         schema.QuantizationParametersAddZeroPoint(builder, zero_points)
         return int(schema.QuantizationParametersEnd(builder))
-
-
-def _tensor_map(name: str, tensor: int) -> Any:
-    entry = schema.TensorMapT()
-    entry.name, entry.tensorIndex = name, tensor
-    return entry

@@ -7,8 +7,7 @@ on the core's other hyperthread and in the caches only ever adds time (a shared 
 the very fastest may be a lucky one.
 
 Then all are closed and opened again in another order: whether weights that just fit a cache stay there depends on the physical pages
-they got (a set of 1.3 MB took 0.029 ms in one process and 0.079 ms in another, for as long as they lived). The geometric mean over the
-openings counts.
+they got, for as long as they live. The geometric mean over the openings counts.
 """
 
 from __future__ import annotations

@@ -19,6 +19,8 @@ from peers.cells import BY_NAME, CELLS, chosen
 from peers.environments import HOME, PeerUnavailableError, last_words
 from peers.store import Sample, Store
 
+from edgelm.tflite.metadata import attach
+
 Q8, OURS = BY_NAME[goals.Q8], BY_NAME[goals.M2_8]
 
 
@@ -206,6 +208,16 @@ def test_spoken_logits_are_after_the_prompt_and_each_token(tmp_path):
     job = jobs.Job("m3", "transformer", "int8", None, None, 64, 1, tuple(range(7)), 4, (), tmp_path / "logits.npy")
     jobs.spoken(job, CountingSession())
     assert np.load(job.logits)[:, 0].tolist() == [4, 5, 6, 7]
+
+
+def test_the_tokenizer_inside_a_file_does_not_count(tmp_path):
+    plain, packed = tmp_path / "plain.tflite", tmp_path / "packed.tflite"
+    plain.write_bytes(attach(b"TFL3" * 64, {"manifest.json": b"{}"}))
+    packed.write_bytes(attach(b"TFL3" * 64, {"manifest.json": b"{}", "tokenizer.json": bytes(range(256)) * 9}))
+    assert packed.stat().st_size > plain.stat().st_size + 256
+    assert jobs.size(plain) <= jobs.size(packed) < jobs.size(plain) + 128  # its entry in the directory stays
+    packed.write_bytes(b"no archive")
+    assert jobs.size(packed) == 10
 
 
 @pytest.mark.skipif(sys.platform != "linux" or platform.machine() != "x86_64", reason="AMX is a unit of x86-64, and the filter Linux's")

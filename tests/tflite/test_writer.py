@@ -97,6 +97,21 @@ def test_scales_of_a_keyboard_model_are_stored_once() -> None:
     assert len(data) - weights < 12 * 10_096 + 4096
 
 
+def test_a_signature_with_the_same_ops_takes_its_own_list_of_tensors_alone() -> None:
+    """Ops, tensors and lists of both are stored once: what a signature adds are its tables and one reference a tensor."""
+    one, two, three = (len(step_model(tuple(f"step_{n}" for n in range(count)))) for count in (1, 2, 3))
+    tensors = len(read(step_model()).tensors[0])
+    assert three - two == pytest.approx(two - one, abs=64)  # buffers are aligned to 64 bytes
+    assert three - two < 4 * tensors + 192  # a subgraph, a signature and a name
+
+
+def test_tensors_inside_the_graph_share_a_name_and_outputs_have_their_own() -> None:
+    (tensors,) = read(step_model()).tensors
+    inside = [tensor.name for tensor in tensors if not tensor.buffer and tensor.name not in ("token", "h")]
+    assert set(inside) == {"t", "logits:out", "h:out"}
+    assert inside.count("t") == 3
+
+
 def test_large_buffers_lie_aligned_after_the_root_table() -> None:
     data = step_model()
     model = read(data)

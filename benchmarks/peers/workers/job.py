@@ -13,6 +13,7 @@ import re
 import resource
 import sys
 import time
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -172,10 +173,18 @@ def peak_mb() -> float:
 
 
 def size(path: Path) -> int:
-    """Bytes of a file, or of the files in a folder that hold the model (external weights count, tokenizers do not)."""
+    """Bytes of a file, or of the files in a folder that hold the model (external weights count, tokenizers do not, in any peer)."""
     if path.is_file():
-        return path.stat().st_size
+        return path.stat().st_size - attached_tokenizer(path)
     return sum(file.stat().st_size for file in path.rglob("*") if file.is_file() and ("onnx" in file.name or file.suffix == ".tflite"))
+
+
+def attached_tokenizer(path: Path) -> int:
+    """Bytes of the tokenizer that edgelm attaches to a .tflite as in a ZIP archive."""
+    if not zipfile.is_zipfile(path):
+        return 0
+    with zipfile.ZipFile(path) as attached:
+        return sum(entry.compress_size for entry in attached.infolist() if entry.filename == "tokenizer.json")
 
 
 def llama_tensors(folder: Path) -> dict[str, np.ndarray]:
