@@ -109,6 +109,9 @@ class Prune(TrainsWhenAsked):
         schedule: Shares of the training at which sparsity begins to rise and has risen, along a cubic polynomial.
         skip: Patterns of canonical names that stay dense.
         sparsity_of: Pattern of canonical names -> sparsity of each matrix it matches, instead of `sparsity`.
+        compensate: `gptq` prunes at once, before the training: the weights that stay make up for those that go (SparseGPT, Frantar &
+            Alistarh 2023); wants data.
+        calibration_tokens: Training tokens that `compensate` looks at.
         train: How; without epochs it prunes at once.
     """
 
@@ -120,6 +123,8 @@ class Prune(TrainsWhenAsked):
     schedule: tuple[float, float] = (0.0, 0.6)
     skip: tuple[str, ...] = ()
     sparsity_of: dict[str, float] = field(default_factory=dict)
+    compensate: Literal["none", "gptq"] = "none"
+    calibration_tokens: int = 8192
     train: Training = Training()
 
     def __post_init__(self) -> None:
@@ -134,6 +139,12 @@ class Prune(TrainsWhenAsked):
         begin, end = self.schedule
         if not 0 <= begin < end <= 1:
             raise RecipeError(f"prune: schedule = {list(self.schedule)}", allowed="[begin, end] with 0 <= begin < end <= 1")
+        in_range(self, "calibration_tokens", 1, 1 << 30)
+
+    @property
+    def wants_data(self) -> bool:
+        """It trains, or looks at text."""
+        return self.train.epochs > 0 or self.compensate != "none"
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
-"""Rounding with compensation: each column's error is spread over the columns that are still to be rounded.
+"""Rounding and pruning with compensation: each column's error is spread over the columns that are still to come.
 
-GPTQ (Frantar et al. 2023) keeps the outputs W x on calibration text, instead of the weights, near the original.
+GPTQ (Frantar et al. 2023) keeps the outputs W x on calibration text, instead of the weights, near the original; SparseGPT (Frantar &
+Alistarh 2023) does the same where weights become zero.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgelm.compress.clipping import LARGEST, Clip, Scales, find_scales
+from edgelm.compress.sparsity_patterns import Pattern, keep_mask
 from edgelm.spec import Encoding
 from edgelm.tflite.quantize import BLOCK_COLUMNS
 
@@ -20,7 +22,8 @@ DAMPING = 0.1
 
 RoundColumn = Callable[[int, NDArray[np.float32]], NDArray[np.float32]]
 
-_COLUMNS_A_STEP = 128  # errors reach the columns further on once in so many: one large product instead of many small ones
+COLUMNS_A_STEP = 128
+"""Errors reach the columns further on once in so many: one large product instead of many small ones."""
 
 
 def compensated(
@@ -57,6 +60,37 @@ def compensated(
     return spread(weight, product, on_grid, damping), scales
 
 
+def sparsified(
+    weight: NDArray[np.float32], product: NDArray[np.float64], pattern: Pattern, sparsity: float, damping: float = DAMPING
+) -> NDArray[np.float32]:
+    """Sets weights to zero, so that sum |W x - W' x|^2 over the calibration text is small.
+
+    What goes is chosen when the errors of the columns before have reached it: for each group of N:M, otherwise for 128 columns at a time,
+    by |w| over the standard deviation that the other columns leave it, as in SparseGPT.
+
+    Args:
+        weight: (rows, columns).
+        product: As of `compensated`.
+        pattern: Its groups or blocks divide 128 columns.
+        sparsity: Share of the weights that goes, of every 128 columns.
+        damping: See `DAMPING`.
+
+    Returns:
+        The weights that are left, moved to make up for the others, and zeros; (rows, columns).
+    """
+    deviation = _inverse_factor(_damped(product, damping)).diagonal()  # (columns,)
+    keep = np.ones(weight.shape, bool)
+    width = pattern.group or COLUMNS_A_STEP
+
+    def chosen(column: int, left: NDArray[np.float32]) -> NDArray[np.float32]:
+        if column % width == 0:
+            part = slice(column, column + width)
+            keep[:, part] = keep_mask(left[:, :width] / deviation[part], pattern, sparsity)
+        return np.where(keep[:, column], left[:, 0], np.float32(0))
+
+    return spread(weight, product, chosen, damping)
+
+
 def spread(
     weight: NDArray[np.float32], product: NDArray[np.float64], rounding: RoundColumn, damping: float = DAMPING
 ) -> NDArray[np.float32]:
@@ -76,8 +110,8 @@ def spread(
     factor = _inverse_factor(_damped(product, damping))
     left = weight.copy()
     rounded = np.zeros_like(weight)
-    for start in range(0, columns, _COLUMNS_A_STEP):
-        end = min(start + _COLUMNS_A_STEP, columns)
+    for start in range(0, columns, COLUMNS_A_STEP):
+        end = min(start + COLUMNS_A_STEP, columns)
         errors = np.empty((rows, end - start), np.float32)
         for column in range(start, end):
             rounded[:, column] = rounding(column, left[:, column:])

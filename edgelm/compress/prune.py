@@ -8,6 +8,9 @@ where checkpoints are made; and it multiplies every matrix by its mask in every 
 
 Masks are no state: they follow from the weights, whose zeros rank lowest, so a resumed training has the masks it was interrupted with.
 
+With `compensate = "gptq"` there is no schedule: the model is pruned at once by SparseGPT (`edgelm.compress.gptq`), which leaves training
+much less to mend, and is trained with the zeros that it has then.
+
 Example:
     >>> pruned = apply(model, Prune(sparsity=0.8, train=NO_TRAINING), None)
     >>> float((pruned.weights["layers.0.recurrent.weight"] == 0).mean())
@@ -23,6 +26,8 @@ from typing import Any
 
 import numpy as np
 
+from edgelm.compress.calibration import matrix_inputs, windows_of
+from edgelm.compress.gptq import COLUMNS_A_STEP, sparsified
 from edgelm.compress.settings import OnProgress, Progress
 from edgelm.compress.sparsity_patterns import Pattern, keep_mask, magnitudes, parse_pattern
 from edgelm.compress.step_data import StepData
@@ -45,19 +50,21 @@ def apply(model: LanguageModel, step: Prune, data: StepData | None) -> LanguageM
         data: The text to train on; not looked at without epochs.
 
     Raises:
-        RecipeError: The pattern cannot be read or does not go with scope or threshold, or no matrix is left to prune.
-        CorpusError: Training is wanted and there is no data.
+        RecipeError: The pattern cannot be read or does not go with scope, threshold or compensation, or no matrix is left to prune.
+        CorpusError: Training or compensation is wanted and there is no data.
         TrainingError: As `fit` says.
     """
-    if step.wants_data and data is None:
+    if step.train.epochs and data is None:
         raise CorpusError("prune wants to train and was given no corpus", fix="give one with --data, or set epochs = 0 in [steps.train]")
     pattern, targets = parse_pattern(step.pattern), sparsity_targets(model, step)
     weights: dict[str, FloatArray] = dict(model.weights)
-    if step.wants_data and data is not None:
-        weights |= _trained(model, step, targets, data)
+    if step.compensate == "gptq":
+        weights |= _compensated(model, step, targets, data)
+    if step.train.epochs and data is not None:
+        weights |= _trained(model.replace(weights=weights), step, targets, data)
     for name, target in targets.items():
         weights[name] = np.where(keep_mask(weights[name], pattern, target), weights[name], np.zeros(1, weights[name].dtype))
-    changed = set(weights if step.wants_data else targets)
+    changed = set(weights if step.train.epochs else targets)
     return model.replace(
         weights=weights,
         encodings={name: encoding for name, encoding in model.encodings.items() if name not in changed},
@@ -115,6 +122,22 @@ def _quantile(values: FloatArray, share: float) -> float:
     return float(np.partition(values, index := min(round(share * values.size), values.size - 1))[index])
 
 
+def _compensated(model: LanguageModel, step: Prune, targets: Mapping[str, float], data: StepData | None) -> dict[str, FloatArray]:
+    """The matrices that take part in a product, pruned at once; an untied table, which is only looked up in, is not among them."""
+    if data is None:
+        raise CorpusError("prune: compensate = gptq looks at text and was given no corpus", fix="give one with --data")
+    pattern = parse_pattern(step.pattern)
+    width = pattern.group or pattern.columns
+    if COLUMNS_A_STEP % width:
+        raise RecipeError(
+            f"prune: pattern = {step.pattern!r} with compensate = gptq, which works on {COLUMNS_A_STEP} columns at a time",
+            allowed=f"groups and blocks whose width divides {COLUMNS_A_STEP}",
+        )
+    inputs = matrix_inputs(model, windows_of(model, data, step.calibration_tokens))
+    products = {name: inputs[name].product for name in targets if name in inputs}
+    return {name: sparsified(model.float32(name), product, pattern, targets[name]) for name, product in products.items()}
+
+
 def _trained(model: LanguageModel, step: Prune, targets: Mapping[str, float], data: StepData) -> dict[str, FloatArray]:
     from edgelm.compress.fit import fit
     from edgelm.models import keras_model
@@ -122,7 +145,8 @@ def _trained(model: LanguageModel, step: Prune, targets: Mapping[str, float], da
     trained = keras_model.from_language_model(model)
     masks = Masks(trained, step, targets, data.on_progress)
     watched = dataclasses.replace(data, on_progress=masks.after_step)
-    fit(trained, step.train, watched, before_step=masks.before_step, settled=step.schedule[1])
+    settled = 0.0 if step.compensate == "gptq" else step.schedule[1]
+    fit(trained, step.train, watched, before_step=masks.before_step, settled=settled)
     return dict(keras_model.get_weights(trained))
 
 
@@ -165,6 +189,8 @@ class Masks:
 
     def _span(self) -> tuple[int, int]:
         """First and last step of the schedule; the last step of the training is the latest at which masks can settle."""
+        if self._step.compensate == "gptq":
+            return 0, 0  # the zeros are there
         begin, end = (round(share * self._steps) for share in self._step.schedule)
         return min(begin, self._steps - 1), min(end, self._steps - 1)
 

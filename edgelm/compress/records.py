@@ -10,7 +10,7 @@ from typing import Any
 from edgelm.compress.step_data import StepData
 from edgelm.compress.stored import Figures
 from edgelm.model import LanguageModel
-from edgelm.recipe_steps import Mixed, Qat, Quantize, Step, Structure, technique_of
+from edgelm.recipe_steps import Cluster, Mixed, Prune, Qat, Quantize, Step, Structure, technique_of
 from edgelm.recipe_training import Training
 from edgelm.report import Plot, Table, number
 
@@ -72,12 +72,18 @@ def costs(steps: Sequence[Step], data: StepData | None) -> tuple[Cost, ...]:
 def _cost(step: Step, data: StepData | None) -> Cost:
     from edgelm.compress.fit import settings_of
 
-    calibration = step.calibration_tokens if isinstance(step, Quantize | Mixed | Structure) and step.wants_data else 0
-    train = training_of(step)
+    calibration, train = calibration_of(step), training_of(step)
     if data is None or train is None or not train.epochs:
         return Cost(technique_of(step), 0, 0, calibration)
     tokens = sum(len(document) - 1 for document in data.train if len(document) > 1)
     return Cost(technique_of(step), settings_of(train, data.train).max_steps, round(train.epochs * tokens), calibration)
+
+
+def calibration_of(step: Step) -> int:
+    """Training tokens that a step looks at without training on them."""
+    if isinstance(step, Cluster | Prune):
+        return step.calibration_tokens if step.compensate != "none" else 0
+    return step.calibration_tokens if isinstance(step, Quantize | Mixed | Structure) and step.wants_data else 0
 
 
 def training_of(step: Step) -> Training | None:
