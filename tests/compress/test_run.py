@@ -17,7 +17,7 @@ from edgelm.compress.step_data import StepData
 from edgelm.compress.stored import effective, macs_per_token, measure, stored
 from edgelm.errors import CorpusError, RecipeError
 from edgelm.model import LanguageModel
-from edgelm.recipe_steps import STEPS, Finetune, Quantize, Step
+from edgelm.recipe_steps import STEPS, Cluster, Finetune, Prune, Quantize, Step
 from edgelm.recipe_training import Training
 from edgelm.report import Table
 from edgelm.spec import Encoding, RecurrentSpec, weight_shapes
@@ -175,6 +175,8 @@ def test_costs_are_known_before() -> None:
     assert (cost.training_steps, cost.training_tokens) == (4, round(0.2 * 144 * 32))
     gptq = Quantize(Encoding.INT4, Encoding.INT4, Encoding.INT4, compensate="gptq", calibration_tokens=99)
     assert costs([gptq], data_of(model))[0].calibration_tokens == 99
+    looking = [Prune(compensate="gptq", calibration_tokens=98), Cluster(compensate="gptq", calibration_tokens=97), Prune(), Cluster()]
+    assert [cost.calibration_tokens for cost in costs(looking, data_of(model))] == [98, 97, 0, 0]
 
 
 @pytest.mark.slow

@@ -105,6 +105,23 @@ def test_a_signature_with_the_same_ops_takes_its_own_list_of_tensors_alone() -> 
     assert three - two < 4 * tensors + 192  # a subgraph, a signature and a name
 
 
+@pytest.mark.parametrize("runtime", BOTH)
+def test_ops_that_differ_in_options_alone_are_kept_apart(runtime: str) -> None:
+    """Four signatures with the same ops and tensors, but for the axis and for the order of the inputs."""
+    model = ModelBuilder()
+    for axis in (0, 1):
+        for names in (("a", "b"), ("b", "a")):
+            g = model.subgraph(f"axis_{axis}_{names[0]}")
+            tensors = {name: g.input(name, (2, 2)) for name in names}
+            g.output("y", g.concatenate(list(tensors.values()), axis=axis))
+    data = model.finish()
+    values = {name: RANDOM.standard_normal((2, 2)).astype(np.float32) for name in ("a", "b")}
+    for axis in (0, 1):
+        for names in (("a", "b"), ("b", "a")):
+            got = run(runtime, data, values, f"axis_{axis}_{names[0]}")["y"]
+            np.testing.assert_array_equal(got, np.concatenate([values[name] for name in names], axis=axis))
+
+
 def test_tensors_inside_the_graph_share_a_name_and_outputs_have_their_own() -> None:
     (tensors,) = read(step_model()).tensors
     inside = [tensor.name for tensor in tensors if not tensor.buffer and tensor.name not in ("token", "h")]
