@@ -6,7 +6,8 @@
 //
 // States and caches stay where LiteRT reads them and nothing is allocated in a step: a step copies only what it added (the states of a
 // recurrent model, one row of each cache of a transformer). A transformer runs on the shortest of its `decode_C` signatures that has
-// a free slot, and takes several tokens at once in its `prefill_T` ones. The logits are bit for bit those of edgelm's Python sessions
+// a free slot, and takes several tokens at once in its `prefill_T` ones; with a weight cache (`Options`), the step that outgrows a
+// signature takes a little longer, while the next one is set up. The logits are bit for bit those of edgelm's Python sessions
 // on the same CPU. A session is for one thread at a time.
 //
 // CMake's target `edgelm_lm` lists the files an app needs; they depend on nothing but libLiteRt.so.

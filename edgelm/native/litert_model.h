@@ -9,11 +9,16 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <vector>
 
 #include "litert_c.h"
+#include "mapped_file.h"
+#include "model_part.h"
+#include "signature_table.h"
+#include "weight_cache.h"
 
 namespace edgelm {
 
@@ -36,29 +41,20 @@ class Memory {
   size_t bytes_;
 };
 
-// Name, type and shape of an input or output, as the file states them.
-struct TensorInfo {
-  std::string name;
-  LiteRtRankedTensorType type;
-
-  std::vector<int> shape() const;
-  size_t bytes() const;  // throws Error for a dynamic shape or a type without a fixed size
-};
-
 // How a model is loaded.
 struct Options {
   int threads = 1;  // of LiteRT's own pool
 
   // A file where XNNPACK keeps its packed weights, made by the first load and mapped by later ones: it saves memory where a model has
-  // several signatures (all share one packed copy) and most of the loading time. Made anew when the model file was changed. On
-  // Android: in Context.getCodeCacheDir(). Empty: none.
+  // several signatures (all share one packed copy) and most of the loading time, since a session then sets up a signature when the text
+  // gets there. Made anew when the model file was changed. On Android: in Context.getCodeCacheDir(). Empty: none.
   std::string weight_cache;
 };
 
-// A loaded file; signatures keep it alive.
+// A file; signatures keep it alive.
 class Model {
  public:
-  // Throws Error: no such file, damaged, an op LiteRT lacks, fewer than one thread.
+  // Reads the signatures; nothing is set up to run yet. Throws Error: no such file, damaged, fewer than one thread.
   explicit Model(const std::string& path, const Options& options = {});
   ~Model();
   Model(const Model&) = delete;
@@ -75,24 +71,30 @@ class Model {
   const TensorInfo& input(const std::string& signature, const std::string& name, LiteRtElementType type) const;
   const TensorInfo& output(const std::string& signature, const std::string& name, LiteRtElementType type) const;
 
+  // Sets these signatures up to run, and lets go of those that were set up before; nothing where they are set up already. Each takes
+  // LiteRT memory and time, so a caller that needs them by turns asks for few. Running one that is not set up sets all of them up.
+  // Throws Error: an unknown name, an op LiteRT lacks, a damaged file.
+  void prepare(const std::vector<std::string>& signatures);
+
+  bool is_prepared(const std::string& signature) const;
+
+  // Whether setting signatures up by turns is quick: a weight cache keeps the packed weights, and they are the same for all of them.
+  bool takes_turns() const;
+
  private:
   friend class Signature;
-  struct Tensors {
-    std::vector<TensorInfo> infos;
-    std::vector<size_t> places;  // of each in the order LiteRT runs them
-  };
-  struct Content {
-    Tensors inputs, outputs;
-    size_t index = 0;
-  };
-  struct Handles;
 
-  void read(size_t index);
-  const Content& content(const std::string& signature) const;
+  size_t place(const std::string& signature) const;  // in the file's list
+  void run(const std::string& signature, std::vector<LiteRtTensorBuffer>& inputs, std::vector<LiteRtTensorBuffer>& outputs);
 
-  std::unique_ptr<Handles> handles_;
+  Options options_;
+  MappedFile file_;
+  std::vector<SignatureEntry> entries_;
   std::vector<std::string> names_;
-  std::map<std::string, Content> contents_;
+  bool narrows_ = false;
+  std::optional<WeightCache> cache_;
+  std::unique_ptr<ModelPart> part_;
+  std::vector<size_t> prepared_;  // places of the part's signatures, ascending
 };
 
 // One signature with memory for its tensors.
@@ -126,12 +128,11 @@ class Signature {
     std::vector<std::shared_ptr<Memory>> memories;  // in the order of the infos
     std::vector<LiteRtTensorBuffer> buffers;        // in the order LiteRT runs them
   };
-  static void fill(Side& side, const Model::Tensors& tensors, const Shared& shared);
+  static void fill(Side& side, const Tensors& tensors, const Shared& shared);
   void release();
 
   std::shared_ptr<Model> model_;
   std::string name_;
-  size_t index_;
   Side inputs_, outputs_;
 };
 

@@ -23,6 +23,7 @@ RecurrentSession::RecurrentSession(const std::shared_ptr<Model>& model)
     }
     states_.push_back({step_.float_input(info.name), step_.float_output(info.name), info.bytes() / sizeof(float)});
   }
+  model->prepare({kStep});
 }
 
 void RecurrentSession::take(int token) {

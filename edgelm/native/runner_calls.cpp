@@ -58,7 +58,9 @@ void run_calls(const Arguments& arguments) {
   Options options;
   options.threads = static_cast<int>(arguments.number("--threads", 1, 1));
   const long repeat = arguments.number("--repeat", 1, 1);
-  Signature signature(std::make_shared<Model>(arguments.model(), options), arguments.text("--signature"));
+  const auto model = std::make_shared<Model>(arguments.model(), options);
+  Signature signature(model, arguments.text("--signature"));
+  model->prepare({signature.name()});
   Calls calls(arguments.text("--inputs"), total_bytes(signature.inputs()), signature.name());
   OutputFile output(arguments.text("--outputs"));
   mark(Phase::kLoaded);

@@ -47,6 +47,22 @@ TransformerSession::TransformerSession(const std::shared_ptr<Model>& model, Name
   find_caches();
   stage_ = &rung(1);
   stage_->fill_mask(0);
+  std::vector<std::string> first = {stage_->signature().name()};
+  if (!chunks_.empty()) first.push_back(chunks_.front().name);
+  set_up(first);
+}
+
+// What runs next. A rung comes when the text has outgrown the one before, so that few signatures are set up at any time; where they do
+// not take turns, all are set up with the first.
+void TransformerSession::set_up(const std::vector<std::string>& signatures) {
+  model_->prepare(model_->takes_turns() ? signatures : model_->signatures());
+}
+
+// All prefills, since a prompt may need several, and the rung that goes on behind `position` tokens.
+void TransformerSession::set_up_prefill(size_t position) {
+  std::vector<std::string> signatures = {ladder_.lower_bound(std::min(position + 1, ladder_.rbegin()->first))->second};
+  for (const Chunk& chunk : chunks_) signatures.push_back(chunk.name);
+  set_up(signatures);
 }
 
 // The caches are what the shortest rung returns besides the logits; their memory is large enough for every signature.
@@ -70,6 +86,7 @@ void TransformerSession::find_caches() {
 void TransformerSession::take(int token) {
   const auto taken = static_cast<size_t>(position());
   if (taken >= stage_->slots() || !stage_->decodes() || taken == 0) move(rung(taken + 1));
+  if (!model_->is_prepared(stage_->signature().name())) set_up({stage_->signature().name()});
   stage_->run(&token, 1, taken);
   ran(stage_->signature(), stage_->scores(), position() + 1);
 }
@@ -82,6 +99,7 @@ void TransformerSession::take_all(const int* tokens, size_t count) {
       continue;
     }
     const size_t part = std::min(chunk->time(), count - taken);
+    if (!model_->is_prepared(chunk->signature().name())) set_up_prefill(static_cast<size_t>(position()) + count - taken);
     move(*chunk);
     chunk->run(tokens + taken, part, static_cast<size_t>(position()));
     ran(chunk->signature(), chunk->scores(), position() + static_cast<int>(part));

@@ -35,6 +35,8 @@ class TransformerSession : public Session {
   void forget() override;
   void load(const Snapshot& snapshot) override;
 
+  void set_up(const std::vector<std::string>& signatures);
+  void set_up_prefill(size_t position);
   void find_caches();
   Stage* chunk_for(size_t waiting);
   Stage& rung(size_t positions);

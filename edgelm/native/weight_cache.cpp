@@ -47,6 +47,14 @@ void WeightCache::keep() const {
   note.commit();
 }
 
+bool WeightCache::is_kept() const {
+  try {
+    return content(note_) == note_text();
+  } catch (const Error&) {  // one of them is gone
+    return false;
+  }
+}
+
 // No program can set a file's change time (ctime), so a replaced model is noticed whatever its size and dates.
 std::string WeightCache::note_text() const {
   const struct stat model = status_of(model_), cache = status_of(path_);

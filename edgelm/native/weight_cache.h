@@ -18,6 +18,9 @@ class WeightCache {
   // Notes that the cache is complete; after the model was loaded.
   void keep() const;
 
+  // Whether the cache is complete and still that of the model file.
+  bool is_kept() const;
+
  private:
   std::string note_text() const;
 

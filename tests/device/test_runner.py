@@ -45,14 +45,16 @@ def test_steps_give_pythons_bits(native, models, name):
     np.testing.assert_array_equal(runner.run_tokens([native], models[name], ids), expected)
 
 
-# 5: steps; 20: a prefill_32 with padding; 70: a prefill_64, then steps; 230: several chunks, the last of them in the longest cache.
-@pytest.mark.parametrize("prompt", [5, 20, 70, 230])
-def test_prefill_and_the_steps_after_it_give_pythons_bits(native, models, prompt):
+# 5: steps; 20: a prefill_32 with padding; 70: a prefill_64, then steps; 110: on to the second rung; 230: several chunks, the last of
+# them in the longest cache. With a weight cache the signatures are set up by turns.
+@pytest.mark.parametrize("prompt", [5, 20, 70, 110, 230])
+def test_prefill_and_the_steps_after_it_give_pythons_bits(native, models, prompt, tmp_path):
     model = models["chat-transformer"]
     session = open_session(model)
     ids = random_ids(session, prompt + 40)
     expected = [session.prefill(ids[:prompt]).copy(), *(session.step(token).copy() for token in ids[prompt:])]
-    np.testing.assert_array_equal(runner.run_tokens([native], model, ids, prefill=prompt), np.stack(expected))
+    for cache in ({}, {"weight_cache": tmp_path / "made"}, {"weight_cache": tmp_path / "made"}):
+        np.testing.assert_array_equal(runner.run_tokens([native], model, ids, prefill=prompt, **cache), np.stack(expected))
 
 
 @pytest.mark.parametrize("name", BUNDLED)
@@ -120,11 +122,11 @@ def test_a_weight_cache_of_other_weights_is_not_used(native, models, tmp_path):
 
 
 def test_a_weight_cache_saves_memory(native, models, tmp_path):
-    """Five signatures share one packed copy: 36.7 MB without, 21.8 MB with, of which 6 MB are the process."""
+    """Without one, five signatures have a copy of the packed weights each; with one, two signatures share it and the others wait."""
     model, cache = models["chat-transformer"], tmp_path / "weights"
     runner.run_bench([native], model, tokens=5, weight_cache=cache)
     without, mapped = (runner.run_bench([native], model, tokens=5, **options) for options in ({}, {"weight_cache": cache}))
-    assert mapped["memory"]["peak_mb"] < 0.8 * without["memory"]["peak_mb"]
+    assert mapped["memory"]["peak_mb"] < 0.65 * without["memory"]["peak_mb"]  # measured: 0.55
 
 
 def test_bench_of_a_transformer_reports_every_signature(native, models):
@@ -200,7 +202,7 @@ def test_a_cut_model_is_an_error_and_no_crash(native, models, tmp_path, kept):
     content = models["chat-transformer"].read_bytes()
     cut = tmp_path / "cut.tflite"
     cut.write_bytes(content[: kept if isinstance(kept, int) else int(kept * len(content))])
-    with pytest.raises(RuntimeFailure, match=r"is no \.tflite file|InvalidFlatbuffer|out of range offset"):
+    with pytest.raises(RuntimeFailure, match=r"is no \.tflite file|InvalidFlatbuffer|out of range offset|damaged or cut short"):
         runner.run_tokens([native], cut, [1])
 
 
