@@ -141,7 +141,7 @@ def below(what: str, limit: float, figure: str, ours: str) -> Goal:
     return Goal(what, limit, False, found, (ours,))
 
 
-MAPPED = "LiteRT maps the packed weights of its cache beside the model's file and sets six signatures up; llama.cpp maps one file"
+MAPPED = "LiteRT maps the packed weights of its cache, and the rows of the file that are looked up beside them; llama.cpp maps one file"
 GRAPHS = "the weights alone are as large; a .tflite holds the graphs of its signatures besides, a GGUF none"
 HEAD = "embedding and head have 8 bits in this recipe; the next row has 4"
 
