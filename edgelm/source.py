@@ -163,13 +163,17 @@ def _folder_module(path: Path) -> str | None:
     return next((module for file, module in known if (path / file).is_file()), None)
 
 
+_BLOCK = 1 << 24
+"""Bytes hashed at a time: after each block a busy interpreter keeps the thread waiting for as long as a small block takes."""
+
+
 def content_sha256(path: Path) -> str:
     """SHA-256 over the names and bytes of a file, or of all files of a folder (of one of Hugging Face's: those that may be read)."""
     digest = hashlib.sha256()
     for file in _files(path):
         digest.update(file.name.encode())
         with file.open("rb") as stream:
-            while block := stream.read(1 << 20):
+            while block := stream.read(_BLOCK):
                 digest.update(block)
     return digest.hexdigest()
 
