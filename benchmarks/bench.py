@@ -27,6 +27,8 @@ from peers.goals import GOALS, Figures
 from peers.store import Store, by_figure, quietest
 
 RESULTS = Path(__file__).parent / "results"
+LOUD = 0.25
+"""Of a core: company above it moves a figure by more than the rounds differ anyway."""
 QUICK_PEERS = (LITERT_LM, LITERT_TORCH)
 """Left out of a quick run besides those that are compiled: their environments are the largest."""
 
@@ -81,9 +83,10 @@ def report(store: Store, folder: Path) -> str:
     errors = {name: known["error"] for name, known in facts.items() if known.get("error")}
     errors |= {sample.cell: sample.error for sample in store.samples if sample.error and not store.has(sample.key)}
     results = [goal.judge(figures, errors) for goal in GOALS]
-    loud = sum(sample.others > machine.QUIET for sample in samples)
+    loud = [sample.others for sample in samples if sample.others > machine.QUIET]
     about = {"machine": machine.facts(), "versions": {name: list(made.pins) for name, made in ENVIRONMENTS.items() if made.ready}}
-    about |= {"amx": processes.AMX in os.environ, "samples": len(samples), "loud_samples": loud, "quiet": loud == 0, "basis": "measured"}
+    about |= {"amx": processes.AMX in os.environ, "samples": len(samples), "loud_samples": len(loud), "loudest": max(loud, default=0.0)}
+    about |= {"basis": "measured"}
     plain = {"goals": [dataclasses.asdict(result) for result in results], "cells": as_json(figures), "prepared": facts, **about}
     text = title(about) + "\n\n" + table.markdown(figures, results, facts, errors)
     folder.mkdir(parents=True, exist_ok=True)
@@ -100,10 +103,10 @@ def title(about: dict[str, Any]) -> str:
         f"Measured on {found['processor']} ({found['cores']} cores, {', '.join(found['features'])}): medians of rounds of fresh processes"
         f"{'' if about['amx'] else ', to all of which the kernel refuses the AMX unit, as phones have none'}."
     )
-    loud = (
-        f" NOT QUIET: other processes used the cores during {about['loud_samples']} of {about['samples']} measurements; do not quote them."
-    )
-    return line if about["quiet"] else line + loud
+    if not about["loud_samples"]:
+        return line
+    others = f"{about['loudest']:.2f} of a core during {about['loud_samples']} of {about['samples']} measurements"
+    return f"{line} Other processes used up to {others}{': do not quote them' if about['loudest'] > LOUD else ''}."
 
 
 def as_json(figures: Figures) -> dict[str, dict[str, list[float]]]:

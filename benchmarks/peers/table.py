@@ -41,8 +41,14 @@ def goals_table(results: Sequence[Result]) -> str:
         if result.measured is None:
             lines.append(f"| {result.what} | {result.wanted} | | {result.note} |")
         else:
-            lines.append(f"| {result.what} | {result.wanted} | {result.measured:.2f} | {'met' if result.met else missed(result)} |")
+            lines.append(f"| {result.what} | {result.wanted} | {shown(result)} | {'met' if result.met else missed(result)} |")
     return "\n".join(lines)
+
+
+def shown(result: Result) -> str:
+    """Two decimals, and three where two would look as if the goal were met: 1.001 with `<= 1` wanted."""
+    measured, limit = result.measured or 0.0, float(result.wanted.split()[1])
+    return f"{measured:.{3 if not result.met and round(measured, 2) == limit else 2}f}"
 
 
 def missed(result: Result) -> str:
@@ -57,7 +63,8 @@ def far(result: Result) -> str:
     """
     limit = float(result.wanted.split()[1])
     measured = result.measured or 0.0
-    return f"missed by {100 * abs(measured / limit - 1):.0f} %"
+    percent = 100 * abs(measured / limit - 1)
+    return f"missed by {percent:.{0 if percent >= 0.95 else 1}f} %"
 
 
 def model_table(cells: Sequence[Cell], figures: Figures, facts: Mapping[str, Mapping[str, Any]]) -> str:

@@ -95,6 +95,9 @@ def test_goals_are_met_missed_or_say_why_not():
     bound = OURS.weight_bytes / 12e6  # ms at 12 GB/s
     assert f"{OURS.name} at {bound / 10:.2f}, {Q8.name} at" in stopped.note
     assert goal.judge(times, {Q8.name: "needs cmake"}).note == f"{Q8.name}: needs cmake"
+    near = goals.Result("file", "<= 1", 1.0011, met=False)
+    assert (table.shown(near), table.far(near)) == ("1.001", "missed by 0.1 %")
+    assert table.shown(goals.Result("file", "<= 1", 0.9995, met=True)) == "1.00"
 
 
 def test_the_python_host_stands_in_where_the_native_one_cannot_run():
