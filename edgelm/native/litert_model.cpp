@@ -43,7 +43,10 @@ Model::Model(const std::string& path, const Options& options) : options_(options
   } catch (const Error& error) {
     throw Error("reading " + path + " failed: " + error.what());
   }
-  for (const SignatureEntry& entry : entries_) names_.push_back(entry.name);
+  for (const SignatureEntry& entry : entries_) {
+    names_.push_back(entry.name);
+    if (entry.halves) options_.weight_cache.clear();  // LiteRT 2.1 ends the process when it comes to write them into one
+  }
 }
 
 Model::~Model() = default;

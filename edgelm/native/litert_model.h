@@ -47,7 +47,8 @@ struct Options {
 
   // A file where XNNPACK keeps its packed weights, made by the first load and mapped by later ones: it saves memory where a model has
   // several signatures (all share one packed copy) and most of the loading time, since a session then sets up a signature when the text
-  // gets there. Made anew when the model file was changed. On Android: in Context.getCodeCacheDir(). Empty: none.
+  // gets there. Made anew when the model file was changed. On Android: in Context.getCodeCacheDir(). Empty: none. Not used for
+  // a model with matrices of 16-bit floats, which LiteRT cannot keep there.
   std::string weight_cache;
 };
 

@@ -139,7 +139,7 @@ Tensors tensors_of(const FlatBuffer& file, const Vector& maps, size_t subgraph, 
   return found;
 }
 
-std::vector<uint32_t> weights_of(const FlatBuffer& file, const Vector& buffers, size_t subgraph) {
+void find_weights(const FlatBuffer& file, const Vector& buffers, size_t subgraph, SignatureEntry& entry) {
   std::set<uint32_t> found;
   const Vector tensors = file.vector(subgraph, kSubgraphTensors);
   for (size_t i = 0; i < tensors.count; ++i) {
@@ -147,9 +147,12 @@ std::vector<uint32_t> weights_of(const FlatBuffer& file, const Vector& buffers, 
     const auto number = file.number<uint32_t>(tensor, kTensorBuffer);
     const size_t buffer = file.table(buffers, number);
     const bool stored = file.number<uint64_t>(buffer, kBufferOffset) || file.vector(buffer, kBufferData, 1).count;
-    if (stored && file.vector(tensor, kTensorShape).count == 2) found.insert(number);
+    const Vector shape = file.vector(tensor, kTensorShape);
+    if (!stored || shape.count != 2 || file.get<int32_t>(shape.begin) == 1) continue;  // a single row is a bias
+    found.insert(number);
+    entry.halves |= type_of(file, tensor).element_type == kLiteRtElementTypeFloat16;
   }
-  return {found.begin(), found.end()};
+  entry.weights = {found.begin(), found.end()};
 }
 
 }  // namespace
@@ -174,7 +177,8 @@ std::vector<SignatureEntry> signatures_in(const void* data, size_t bytes) {
     found.push_back({file.text(table, kSignatureKey), number,
                      tensors_of(file, file.vector(table, kSignatureInputs), subgraph, file.vector(subgraph, kSubgraphInputs)),
                      tensors_of(file, file.vector(table, kSignatureOutputs), subgraph, file.vector(subgraph, kSubgraphOutputs)),
-                     weights_of(file, buffers, subgraph)});
+                     {}});
+    find_weights(file, buffers, subgraph, found.back());
   }
   return found;
 }

@@ -36,6 +36,7 @@ struct SignatureEntry {
   size_t subgraph;
   Tensors inputs, outputs;
   std::vector<uint32_t> weights;  // buffers of its matrices, which XNNPACK packs, ascending
+  bool halves = false;            // one of them is of 16-bit floats
 };
 
 // All signatures of a file in memory, in its order. Throws Error: the file is damaged.

@@ -27,9 +27,14 @@ def built_runner() -> Path:
 
 def write_int8(name: str, folder: Path) -> Path:
     """A bundled model with int8 matrices, `folder/NAME.tflite`."""
+    return write_model(name, folder, Encoding.INT8)
+
+
+def write_model(name: str, folder: Path, encoding: Encoding) -> Path:
+    """A bundled model with matrices of one encoding, `folder/NAME.tflite`."""
     model = source.load(name).model
     assert isinstance(model, LanguageModel)
-    encodings = {key: Encoding.INT8 for key, weight in model.weights.items() if weight.ndim == 2}
+    encodings = {key: encoding for key, weight in model.weights.items() if weight.ndim == 2}
     path = folder / f"{name}.tflite"
     path.write_bytes(lower(model.replace(encodings=encodings)).tflite)
     return path
