@@ -91,4 +91,5 @@ def test_both_bundled_models_say_in_cpp_what_python_says(tmp_path: Path) -> None
     flags = ["-std=c++17", f"-I{other / 'edgelm'}", "-o", other / "example", other / "main.cpp", *objects]
     subprocess.run(["g++", *flags, LITERT, f"-Wl,-rpath,{LITERT.parent}"], check=True, timeout=300)
     for tokens in (cpp.TOKENS, 200):  # from the first rung of the ladder into the second
-        assert says(other / "example", other / "chat-transformer.tflite", str(tokens)) == python_says(chat, tokens)
+        for cache in ((), (str(other / "cache"),), (str(other / "cache"),)):  # none, made, mapped
+            assert says(other / "example", other / "chat-transformer.tflite", str(tokens), *cache) == python_says(chat, tokens)

@@ -1,6 +1,8 @@
 // Continues a text with @MODEL_NAME@ (recipe @RECIPE@), the likeliest token each time. Written by edgelm package.
 //
-//   @NAME@_example @MODEL_FILE@ [TOKENS]
+//   @NAME@_example @MODEL_FILE@ [TOKENS [CACHE]]
+//
+// CACHE is a file for packed weights: made by the first start, it makes the later ones quick and the process small.
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
@@ -38,11 +40,13 @@ void write_continuation(edgelm::Session& session, int tokens) {
 
 int main(int count, char** words) {
   if (count < 2) {
-    std::fprintf(stderr, "usage: %s @MODEL_FILE@ [TOKENS]\n", words[0]);
+    std::fprintf(stderr, "usage: %s @MODEL_FILE@ [TOKENS [CACHE]]\n", words[0]);
     return 2;
   }
   try {
-    write_continuation(*edgelm::open_session(words[1]), count > 2 ? std::atoi(words[2]) : @TOKENS@);
+    edgelm::Options options;
+    if (count > 3) options.weight_cache = words[3];
+    write_continuation(*edgelm::open_session(words[1], options), count > 2 ? std::atoi(words[2]) : @TOKENS@);
     std::puts("");
     return 0;
   } catch (const std::exception& error) {
