@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from edgelm.errors import RecipeError
-from edgelm.recipe_training import Training, TrainsWhenAsked, in_range
+from edgelm.recipe_training import CompensatesWhenAsked, Training, TrainsWhenAsked, in_range
 from edgelm.spec import Encoding
 
 Scope = Literal["layer", "global"]
@@ -96,7 +96,7 @@ class Qat:
 
 
 @dataclass(frozen=True)
-class Prune(TrainsWhenAsked):
+class Prune(CompensatesWhenAsked):
     """Weights of small magnitude become zero while training goes on (Zhu & Gupta 2018).
 
     Attributes:
@@ -142,9 +142,9 @@ class Prune(TrainsWhenAsked):
         in_range(self, "calibration_tokens", 1, 1 << 30)
 
     @property
-    def wants_data(self) -> bool:
-        """It trains, or looks at text."""
-        return self.train.epochs > 0 or self.compensate != "none"
+    def rise(self) -> tuple[float, float]:
+        """Shares of the training between which zeros come: `schedule`, and with `compensate` none, since all are there before."""
+        return self.schedule if self.compensate == "none" else (0.0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -178,7 +178,7 @@ class Structure:
 
 
 @dataclass(frozen=True)
-class Cluster(TrainsWhenAsked):
+class Cluster(CompensatesWhenAsked):
     """Weights of a matrix share few values (Han et al. 2016).
 
     Attributes:
@@ -202,11 +202,6 @@ class Cluster(TrainsWhenAsked):
     def __post_init__(self) -> None:
         in_range(self, "clusters", 2, 255)
         in_range(self, "calibration_tokens", 1, 1 << 30)
-
-    @property
-    def wants_data(self) -> bool:
-        """It trains, or looks at text."""
-        return self.train.epochs > 0 or self.compensate != "none"
 
 
 @dataclass(frozen=True)

@@ -81,3 +81,15 @@ class TrainsWhenAsked:
     def wants_data(self) -> bool:
         """It trains."""
         return self.train.epochs > 0
+
+
+class CompensatesWhenAsked(TrainsWhenAsked):
+    """A step that can look at text before it trains, so that weights make up for the errors of others."""
+
+    compensate: Literal["none", "gptq"]
+    calibration_tokens: int
+
+    @property
+    def wants_data(self) -> bool:
+        """It trains, or looks at text."""
+        return self.train.epochs > 0 or self.compensate != "none"

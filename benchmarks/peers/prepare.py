@@ -172,7 +172,7 @@ def converted(cell: Cell) -> dict[str, Any]:
 def read_back(path: Path) -> None:
     """Has a file, or those of a folder, lie in memory as read from storage, as on a phone, and not as written a moment ago.
 
-    Pages that were written in one go stay together in blocks so large that reading one row of a table maps a megabyte of it.
+    Pages that were written in one go stay together in blocks so large that reading one row of a table maps a large part of it.
     """
     for file in [path] if path.is_file() else [inside for inside in path.rglob("*") if inside.is_file()]:
         with file.open("rb") as stream:

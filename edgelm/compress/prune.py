@@ -145,8 +145,7 @@ def _trained(model: LanguageModel, step: Prune, targets: Mapping[str, float], da
     trained = keras_model.from_language_model(model)
     masks = Masks(trained, step, targets, data.on_progress)
     watched = dataclasses.replace(data, on_progress=masks.after_step)
-    settled = 0.0 if step.compensate == "gptq" else step.schedule[1]
-    fit(trained, step.train, watched, before_step=masks.before_step, settled=settled)
+    fit(trained, step.train, watched, before_step=masks.before_step, settled=step.rise[1])
     return dict(keras_model.get_weights(trained))
 
 
@@ -189,9 +188,7 @@ class Masks:
 
     def _span(self) -> tuple[int, int]:
         """First and last step of the schedule; the last step of the training is the latest at which masks can settle."""
-        if self._step.compensate == "gptq":
-            return 0, 0  # the zeros are there
-        begin, end = (round(share * self._steps) for share in self._step.schedule)
+        begin, end = (round(share * self._steps) for share in self._step.rise)
         return min(begin, self._steps - 1), min(end, self._steps - 1)
 
     def _renew(self, name: str, sparsity: float) -> None:

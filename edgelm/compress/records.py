@@ -10,8 +10,8 @@ from typing import Any
 from edgelm.compress.step_data import StepData
 from edgelm.compress.stored import Figures
 from edgelm.model import LanguageModel
-from edgelm.recipe_steps import Cluster, Mixed, Prune, Qat, Quantize, Step, Structure, technique_of
-from edgelm.recipe_training import Training
+from edgelm.recipe_steps import Mixed, Qat, Quantize, Step, Structure, technique_of
+from edgelm.recipe_training import CompensatesWhenAsked, Training
 from edgelm.report import Plot, Table, number
 
 MB = 1e6
@@ -81,7 +81,7 @@ def _cost(step: Step, data: StepData | None) -> Cost:
 
 def calibration_of(step: Step) -> int:
     """Training tokens that a step looks at without training on them."""
-    if isinstance(step, Cluster | Prune):
+    if isinstance(step, CompensatesWhenAsked):
         return step.calibration_tokens if step.compensate != "none" else 0
     return step.calibration_tokens if isinstance(step, Quantize | Mixed | Structure) and step.wants_data else 0
 

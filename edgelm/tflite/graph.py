@@ -18,7 +18,7 @@ from edgelm.tflite.serialize import OperatorRecord, Quantization, SubgraphRecord
 from edgelm.tflite.versions import op_version
 
 COMPUTED = "t"
-"""Name of every tensor that is neither read nor written from outside: tensors that differ in nothing but a name take a table each."""
+"""Name of every tensor that is neither read nor written from outside: with names of their own, all would take a table each."""
 
 _ONE_SCALE = Quantization(np.ones(1, np.float32))
 _WEIGHT_DTYPES = {

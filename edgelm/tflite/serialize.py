@@ -136,16 +136,25 @@ class _ModelPacker:
         buffer_vector = self._offset_vector([self._buffer(index) for index in range(len(self._buffers))])
         metadata_vector = self._offset_vector([self._metadata(name, index) for name, index in metadata.items()])
         text = builder.CreateString(description)
-        schema.ModelStart(builder)
-        schema.ModelAddVersion(builder, SCHEMA_VERSION)
-        schema.ModelAddOperatorCodes(builder, code_vector)
-        schema.ModelAddSubgraphs(builder, graph_vector)
-        schema.ModelAddDescription(builder, text)
-        schema.ModelAddBuffers(builder, buffer_vector)
-        schema.ModelAddMetadata(builder, metadata_vector)
-        schema.ModelAddSignatureDefs(builder, signature_vector)
-        builder.Finish(schema.ModelEnd(builder), b"TFL3")
+        model = self._table(
+            "Model",
+            Version=SCHEMA_VERSION,
+            OperatorCodes=code_vector,
+            Subgraphs=graph_vector,
+            Description=text,
+            Buffers=buffer_vector,
+            Metadata=metadata_vector,
+            SignatureDefs=signature_vector,
+        )
+        builder.Finish(model, b"TFL3")
         return bytes(builder.Output())
+
+    def _table(self, kind: str, **fields: int) -> int:
+        """Writes a table of schema.fbs; a field of 0 is left out, as FlatBuffers leaves out defaults."""
+        getattr(schema, f"{kind}Start")(self._builder)
+        for field_name, value in fields.items():
+            getattr(schema, f"{kind}Add{field_name}")(self._builder, value)
+        return int(getattr(schema, f"{kind}End")(self._builder))
 
     def _shared_offsets(self, offsets: Sequence[int]) -> int:
         key = ("offsets", *offsets)
@@ -189,16 +198,10 @@ class _ModelPacker:
         return int(code.Pack(self._builder))
 
     def _buffer(self, index: int) -> int:
-        builder, data = self._builder, self._buffers[index]
-        external = index in self._offsets
-        vector = 0 if external or not data.nbytes else self._aligned_bytes(data)
-        schema.BufferStart(builder)
-        if external:
-            schema.BufferAddOffset(builder, self._offsets[index])
-            schema.BufferAddSize(builder, data.nbytes)
-        elif vector:
-            schema.BufferAddData(builder, vector)
-        return int(schema.BufferEnd(builder))
+        data = self._buffers[index]
+        if index in self._offsets:
+            return self._table("Buffer", Offset=self._offsets[index], Size=data.nbytes)
+        return self._table("Buffer", Data=self._aligned_bytes(data) if data.nbytes else 0)
 
     def _aligned_bytes(self, data: NDArray[np.uint8]) -> int:
         builder = self._builder
@@ -213,41 +216,24 @@ class _ModelPacker:
         return int(entry.Pack(self._builder))
 
     def _signature(self, index: int, graph: SubgraphRecord) -> int:
-        builder = self._builder
         inputs, outputs = (self._shared_offsets([*map(self._tensor_map, names.items())]) for names in (graph.inputs, graph.outputs))
         key = self._shared_string(graph.signature)
-        schema.SignatureDefStart(builder)
-        schema.SignatureDefAddInputs(builder, inputs)
-        schema.SignatureDefAddOutputs(builder, outputs)
-        schema.SignatureDefAddSignatureKey(builder, key)
-        schema.SignatureDefAddSubgraphIndex(builder, index)
-        return int(schema.SignatureDefEnd(builder))
+        return self._table("SignatureDef", Inputs=inputs, Outputs=outputs, SignatureKey=key, SubgraphIndex=index)
 
     def _tensor_map(self, named: tuple[str, int]) -> int:
         key = ("tensor map", *named)
         if key not in self._shared:
-            builder, name = self._builder, self._shared_string(named[0])
-            schema.TensorMapStart(builder)
-            schema.TensorMapAddName(builder, name)
-            schema.TensorMapAddTensorIndex(builder, named[1])
-            self._shared[key] = int(schema.TensorMapEnd(builder))
+            self._shared[key] = self._table("TensorMap", Name=self._shared_string(named[0]), TensorIndex=named[1])
         return self._shared[key]
 
     def _subgraph(self, graph: SubgraphRecord, codes: Sequence[tuple[str, int]]) -> int:
-        builder = self._builder
         tensors = self._offset_vector([self._tensor(tensor) for tensor in graph.tensors])
         numbers = {code: number for number, code in enumerate(codes)}
         operators = self._shared_offsets([self._operator(operator, numbers) for operator in graph.operators])
         inputs = self._shared_integers(tuple(graph.inputs.values()))
         outputs = self._shared_integers(tuple(graph.outputs.values()))
         name = self._shared_string(graph.signature)
-        schema.SubGraphStart(builder)
-        schema.SubGraphAddTensors(builder, tensors)
-        schema.SubGraphAddInputs(builder, inputs)
-        schema.SubGraphAddOutputs(builder, outputs)
-        schema.SubGraphAddOperators(builder, operators)
-        schema.SubGraphAddName(builder, name)
-        return int(schema.SubGraphEnd(builder))
+        return self._table("SubGraph", Tensors=tensors, Inputs=inputs, Outputs=outputs, Operators=operators, Name=name)
 
     def _operator(self, operator: OperatorRecord, numbers: Mapping[tuple[str, int], int]) -> int:
         options = operator.options and (type(operator.options).__name__, repr(vars(operator.options)))
@@ -257,18 +243,12 @@ class _ModelPacker:
         return self._shared[key]
 
     def _pack_operator(self, operator: OperatorRecord, code: int) -> int:
-        builder = self._builder
         inputs, outputs = self._shared_integers(operator.inputs), self._shared_integers(operator.outputs)
-        options = 0 if operator.options is None else self._options(operator.options)
-        schema.OperatorStart(builder)
-        schema.OperatorAddOpcodeIndex(builder, code)
-        schema.OperatorAddInputs(builder, inputs)
-        schema.OperatorAddOutputs(builder, outputs)
-        if options:
-            kind = type(operator.options).__name__.removesuffix("T")
-            schema.OperatorAddBuiltinOptionsType(builder, getattr(schema.BuiltinOptions, kind))
-            schema.OperatorAddBuiltinOptions(builder, options)
-        return int(schema.OperatorEnd(builder))
+        kind, options = 0, 0
+        if operator.options is not None:
+            kind = getattr(schema.BuiltinOptions, type(operator.options).__name__.removesuffix("T"))
+            options = self._options(operator.options)
+        return self._table("Operator", OpcodeIndex=code, Inputs=inputs, Outputs=outputs, BuiltinOptionsType=kind, BuiltinOptions=options)
 
     def _options(self, options: Any) -> int:
         key = ("options", type(options).__name__, repr(vars(options)))
@@ -287,18 +267,16 @@ class _ModelPacker:
         return self._shared[key]
 
     def _pack_tensor(self, tensor: TensorRecord, shape: int, name: int, quantization: int, signature: int) -> int:
-        builder = self._builder
-        schema.TensorStart(builder)
-        schema.TensorAddShape(builder, shape)
-        schema.TensorAddType(builder, TENSOR_TYPES[tensor.dtype])
-        schema.TensorAddBuffer(builder, tensor.buffer)
-        schema.TensorAddName(builder, name)
-        if quantization:
-            schema.TensorAddQuantization(builder, quantization)
-        if signature:
-            schema.TensorAddShapeSignature(builder, signature)
-        schema.TensorAddHasRank(builder, True)
-        return int(schema.TensorEnd(builder))
+        return self._table(
+            "Tensor",
+            Shape=shape,
+            Type=TENSOR_TYPES[tensor.dtype],
+            Buffer=tensor.buffer,
+            Name=name,
+            Quantization=quantization,
+            ShapeSignature=signature,
+            HasRank=True,
+        )
 
     def _quantization(self, quantization: Quantization) -> int:
         scales = quantization.scales
@@ -309,20 +287,11 @@ class _ModelPacker:
         return self._shared[key]
 
     def _blocks(self, quantization: Quantization) -> int:
-        builder = self._builder
-        blocks = schema.BlockwiseQuantizationT()
-        blocks.scales, blocks.zeroPoints, blocks.blockSize = quantization.block_scales, -1, quantization.block_size
-        details = blocks.Pack(builder)
-        schema.QuantizationParametersStart(builder)
-        schema.QuantizationParametersAddDetailsType(builder, schema.QuantizationDetails.BlockwiseQuantization)
-        schema.QuantizationParametersAddDetails(builder, details)
-        return int(schema.QuantizationParametersEnd(builder))
+        scales, size = quantization.block_scales, quantization.block_size
+        details = self._table("BlockwiseQuantization", Scales=scales, ZeroPoints=-1, BlockSize=size)
+        kind = schema.QuantizationDetails.BlockwiseQuantization
+        return self._table("QuantizationParameters", DetailsType=kind, Details=details)
 
     def _rows(self, scales: NDArray[np.float32], zero_point: int) -> int:
-        builder = self._builder
-        scale = self._shared_vector(scales)
-        zero_points = self._shared_vector(np.full(len(scales), zero_point, np.int64))  # runtimes want as many as scales
-        schema.QuantizationParametersStart(builder)
-        schema.QuantizationParametersAddScale(builder, scale)
-        schema.QuantizationParametersAddZeroPoint(builder, zero_points)
-        return int(schema.QuantizationParametersEnd(builder))
+        zero_points = np.full(len(scales), zero_point, np.int64)  # runtimes want as many as scales
+        return self._table("QuantizationParameters", Scale=self._shared_vector(scales), ZeroPoint=self._shared_vector(zero_points))

@@ -223,7 +223,7 @@ def test_a_report_with_one_value_replaced_is_read_or_one_error(place, value):
     assert parse(json.loads(read_back.encode())) == read_back
 
 
-TIMES = st.lists(st.just(0.0) | st.floats(1e-6, 1e6), min_size=1, max_size=50)  # ms: clocks tick in nanoseconds
+TIMES = st.lists(st.floats(0, 1e6), min_size=1, max_size=50)
 
 
 @given(TIMES)
@@ -231,7 +231,7 @@ def test_statistics_agree_with_the_standard_library(times):
     (one,) = parse(changed("decode.signature_ms", {"step": times})).statistics()
     assert one.median == pytest.approx(statistics.median(times))
     assert one.best <= one.median <= one.p90 <= one.p95 <= max(times)
-    if sum(times):
+    if statistics.fmean(times):  # of the smallest numbers it can be 0 where the sum is not
         assert one.tokens_per_second == pytest.approx(1e3 / statistics.fmean(times))
 
 
