@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from edgelm import source
@@ -12,7 +13,7 @@ from edgelm.device.runner import host_runner
 from edgelm.errors import MissingDependencyError
 from edgelm.lower.direct import lower
 from edgelm.model import LanguageModel
-from edgelm.spec import Encoding
+from edgelm.spec import Encoding, ModelSpec, weight_shapes
 
 BUNDLED = ("keyboard-lstm", "chat-transformer")
 
@@ -34,7 +35,19 @@ def write_model(name: str, folder: Path, encoding: Encoding) -> Path:
     """A bundled model with matrices of one encoding, `folder/NAME.tflite`."""
     model = source.load(name).model
     assert isinstance(model, LanguageModel)
+    return _written(model, folder / f"{name}.tflite", encoding)
+
+
+def write_random(spec: ModelSpec, folder: Path) -> Path:
+    """A model with random int8 matrices, `folder/random.tflite`."""
+    draw = np.random.default_rng(0).standard_normal
+    weights = {
+        name: np.ones(shape, np.float32) if "norm" in name else draw(shape, np.float32) for name, shape in weight_shapes(spec).items()
+    }
+    return _written(LanguageModel(spec, weights), folder / "random.tflite", Encoding.INT8)
+
+
+def _written(model: LanguageModel, path: Path, encoding: Encoding) -> Path:
     encodings = {key: encoding for key, weight in model.weights.items() if weight.ndim == 2}
-    path = folder / f"{name}.tflite"
     path.write_bytes(lower(model.replace(encodings=encodings)).tflite)
     return path
