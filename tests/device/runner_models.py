@@ -40,10 +40,8 @@ def write_model(name: str, folder: Path, encoding: Encoding) -> Path:
 
 def write_random(spec: ModelSpec, folder: Path) -> Path:
     """A model with random int8 matrices, `folder/random.tflite`."""
-    draw = np.random.default_rng(0).standard_normal
-    weights = {
-        name: np.ones(shape, np.float32) if "norm" in name else draw(shape, np.float32) for name, shape in weight_shapes(spec).items()
-    }
+    draw, shapes = np.random.default_rng(0).standard_normal, weight_shapes(spec)
+    weights = {name: np.ones(shape, np.float32) if "norm" in name else draw(shape, np.float32) for name, shape in shapes.items()}
     return _written(LanguageModel(spec, weights), folder / "random.tflite", Encoding.INT8)
 
 
