@@ -28,6 +28,7 @@ WORKER = {
     FUSED: "fused_lstm_worker",
 }
 ENVIRONMENT = {
+    OURS_NATIVE: "litert",
     ONNXRUNTIME: "onnxruntime",
     LLAMA: "llama",
     LITERT_TORCH: "litert_torch",
@@ -35,7 +36,8 @@ ENVIRONMENT = {
     EXECUTORCH: "executorch",
     TORCH: "torch",
 }
-"""Peers that are not named run in edgelm's own environment: TensorFlow and LiteRT are dependencies of edgelm."""
+"""Peers that are not named run in edgelm's own environment: TensorFlow and LiteRT are dependencies of edgelm. The native host links another
+LiteRT, whose C library loads weights in 4-bit blocks."""
 
 MAKER = {OURS_NATIVE: OURS, LITERT_LM: LITERT_TORCH}
 """Peers that run what another one made."""

@@ -164,6 +164,7 @@ ENVIRONMENTS = {
             ),
             "1.4 GB, 1 to 6 minutes",
         ),
+        Environment("litert", ("ai-edge-litert==2.1.2", "numpy==1.26.4"), "0.1 GB"),
         Environment("llama", ("gguf==0.19.0", "numpy==1.26.4"), "77 MB of source, 5 to 8 CPU minutes", compiles=True, finish=build_llama),
         Environment(
             "litert_torch", (TORCH, "litert-torch==0.10.0", "transformers==5.23.0", "tensorflow-cpu==2.21.0"), "3 GB, 2 to 10 minutes"

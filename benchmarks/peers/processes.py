@@ -205,10 +205,13 @@ def runner() -> Path:
     Raises:
         PeerUnavailableError: It cannot be built here.
     """
-    from edgelm.device.runner import host_runner
+    from edgelm.device.runner import BLOCKS_VERSION, host_runner
 
+    library = next((ENVIRONMENTS[ENVIRONMENT[OURS_NATIVE]].folder / "lib").glob("python*/site-packages/ai_edge_litert/libLiteRt.so"), None)
+    if library is None:
+        raise PeerUnavailableError("its LiteRT is not installed: python benchmarks/bench.py prepare")
     try:
-        return host_runner(HOME / "cache")
+        return host_runner(HOME / "cache", library=library, version=BLOCKS_VERSION)
     except EdgeLMError as error:
         raise PeerUnavailableError(str(error)) from error
 

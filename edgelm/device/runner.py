@@ -35,7 +35,11 @@ NATIVE = Path(__file__).parent.parent / "native"
 """The sources, shipped with the package."""
 
 LITERT_VERSION = "2.1.0"
-"""The version whose C API `native/litert_c.h` declares; others take other arguments."""
+"""The version that edgelm installs."""
+LITERT_VERSIONS = (LITERT_VERSION, "2.1.1", "2.1.2")
+"""Those whose C API `native/litert_c.h` declares; later ones have no functions for the options of the CPU."""
+BLOCKS_VERSION = "2.1.2"
+"""The first whose C API loads weights in 4-bit blocks; the Python interpreter of all of them does."""
 
 COMPILERS = ("g++", "clang++", "c++")
 FLAGS = ("-std=c++17", "-O2", "-Wall", "-Wextra", "-fvisibility=hidden", "-static-libstdc++", "-static-libgcc", "-Wl,--exclude-libs,ALL")
@@ -60,8 +64,9 @@ def litert_library() -> Path:
     if library is None or not library.is_file():
         raise MissingDependencyError("the native runner needs libLiteRt.so of ai-edge-litert for Linux, which is not installed", fix=fix)
     version = importlib.metadata.version("ai-edge-litert")
-    if version != LITERT_VERSION:
-        raise MissingDependencyError(f"ai-edge-litert is {version}: its C API is not the runner's", allowed=LITERT_VERSION, fix=fix)
+    if version not in LITERT_VERSIONS:
+        allowed = ", ".join(LITERT_VERSIONS)
+        raise MissingDependencyError(f"ai-edge-litert is {version}: its C API is not the runner's", allowed=allowed, fix=fix)
     return library
 
 
@@ -70,36 +75,44 @@ def sources() -> tuple[Path, ...]:
     return tuple(sorted(NATIVE.glob("*.cpp")))
 
 
-def compile_command(compiler: Sequence[str | Path], library: Path, output: Path) -> list[str]:
+def compile_command(compiler: Sequence[str | Path], library: Path, output: Path, version: str = LITERT_VERSION) -> list[str]:
     """The command that builds the runner.
 
     Args:
         compiler: A C++17 compiler and what it always needs, such as `["aarch64-linux-gnu-g++-12", "--sysroot=..."]`.
         library: The `libLiteRt.so` of the same machine; the runner finds it beside itself, or where it lies now.
         output: The runner.
+        version: Of the library, for reports.
     """
     found_in = ("-Xlinker", "-rpath", "-Xlinker", f"$ORIGIN:{library.parent}")
     main = NATIVE / "runner.cpp"
     others = [word for source in sources() if source != main for word in ("-include", source)]  # one unit: half the time of seventeen
-    return [str(word) for word in (*compiler, *FLAGS, *others, main, library, *found_in, "-o", output)]
+    named = f'-DEDGELM_LITERT_VERSION="{version}"'
+    return [str(word) for word in (*compiler, *FLAGS, named, *others, main, library, *found_in, "-ldl", "-o", output)]
 
 
-def host_runner(cache: Path, on_stage: Callable[[str], None] = quiet) -> Path:
+def host_runner(
+    cache: Path, on_stage: Callable[[str], None] = quiet, *, library: Path | None = None, version: str = LITERT_VERSION
+) -> Path:
     """The runner for this machine, built when it is not there yet (about 8 s).
 
     Args:
         cache: edgelm's cache folder; the runner goes into its folder `runner`.
         on_stage: Told that the runner is being built.
+        library: `libLiteRt.so` of one of `LITERT_VERSIONS`; None for the one that is installed.
+        version: Of the library.
 
     Raises:
         MissingDependencyError: No C++ compiler, or no LiteRT.
         RuntimeFailure: The compiler failed, or the cache cannot be written.
     """
-    library, compiler = litert_library(), host_compiler()
+    if library is None:
+        library, version = litert_library(), importlib.metadata.version("ai-edge-litert")
+    compiler = host_compiler()
     runner = cache / "runner" / _fingerprint(compiler, library) / "edgelm_runner"
     if not runner.is_file():
         on_stage("building the native runner")
-        _build(compiler, library, runner)
+        _build(compiler, library, runner, version)
     return runner
 
 
@@ -126,12 +139,13 @@ def _fingerprint(compiler: Path, library: Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def _build(compiler: Path, library: Path, runner: Path) -> None:
+def _build(compiler: Path, library: Path, runner: Path, version: str) -> None:
     try:
         runner.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".build.", dir=runner.parent) as folder:
             built = Path(folder) / runner.name
-            done = subprocess.run(compile_command([compiler], library, built), capture_output=True, text=True, check=False)
+            command = compile_command([compiler], library, built, version)
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode != 0:
                 raise RuntimeFailure(f"{compiler} cannot build the native runner: {_first_error(done.stderr)}", fix=GET_COMPILER)
             built.replace(runner)

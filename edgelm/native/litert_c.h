@@ -1,4 +1,4 @@
-// The part of LiteRT's C API that edgelm uses, as libLiteRt.so 2.1 exports it.
+// The part of LiteRT's C API that edgelm uses, as libLiteRt.so 2.1.0 to 2.1.2 exports it; 2.1.2 is the first that loads 4-bit blocks.
 //
 // The complete headers are litert/c/*.h of github.com/google-ai-edge/LiteRT; no package ships them. Declaring the few functions here
 // lets the library of any LiteRT package (Python wheel, Android AAR) be linked without its sources. Handles are opaque; every
@@ -6,7 +6,9 @@
 #ifndef EDGELM_LITERT_C_H_
 #define EDGELM_LITERT_C_H_
 
-#define EDGELM_LITERT_VERSION "2.1.0"  // of the package whose library this describes
+#ifndef EDGELM_LITERT_VERSION
+#define EDGELM_LITERT_VERSION "2.1.0"  // of the package whose library is linked
+#endif
 
 #include <stddef.h>
 #include <stdint.h>
@@ -26,7 +28,7 @@ typedef struct LiteRtTensorBufferT* LiteRtTensorBuffer;
 typedef int LiteRtStatus;
 typedef size_t LiteRtParamIndex;
 
-enum { kLiteRtStatusOk = 0 };
+enum { kLiteRtStatusOk = 0, kLiteRtStatusErrorUnsupported = 5 };
 enum { kLiteRtHwAcceleratorCpu = 1 };
 enum { kLiteRtHostMemoryAlignment = 64 };  // what LiteRtCreateTensorBufferFromHostMemory asks of an address
 

@@ -76,7 +76,12 @@ void Model::prepare(const std::vector<std::string>& signatures) {
   std::string cache = options_.weight_cache;
   if (cache_ && !cache_->is_kept()) cache.clear();  // by now it is another file's: this one's weights are packed once more
   if (!cache.empty() && !cache_) cache_.emplace(cache, file_.path());
-  part_ = std::make_unique<ModelPart>(file_, places.size() < names_.size() ? places : std::vector<size_t>{}, options_.threads, cache);
+  try {
+    part_ = std::make_unique<ModelPart>(file_, places.size() < names_.size() ? places : std::vector<size_t>{}, options_.threads, cache);
+  } catch (const Unsupported& error) {
+    const bool blocks = std::any_of(entries_.begin(), entries_.end(), [](const SignatureEntry& entry) { return entry.blocks; });
+    throw Error(error.what() + std::string(blocks ? "; it has 4-bit weights in blocks, which LiteRT's C library loads from 2.1.2 on" : ""));
+  }
   if (!cache.empty()) cache_->keep();
   prepared_ = places;
 }

@@ -28,6 +28,12 @@ class Error : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
+// What LiteRT says it does not support.
+class Unsupported : public Error {
+ public:
+  using Error::Error;
+};
+
 // Memory of one tensor: zeros at first, aligned as LiteRT asks, with room behind it because its kernels read past the end.
 class Memory {
  public:

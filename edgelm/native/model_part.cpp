@@ -12,7 +12,10 @@ constexpr size_t kWorthForgetting = 16 << 20;
 }  // namespace
 
 void check(LiteRtStatus status, const std::string& doing) {
-  if (status != kLiteRtStatusOk) throw Error(doing + " failed: LiteRT says " + LiteRtGetStatusString(status));
+  if (status == kLiteRtStatusOk) return;
+  const std::string said = doing + " failed: LiteRT says " + LiteRtGetStatusString(status);
+  if (status == kLiteRtStatusErrorUnsupported) throw Unsupported(said);
+  throw Error(said);
 }
 
 ModelPart::ModelPart(const MappedFile& whole, const std::vector<size_t>& kept, int threads, const std::string& weight_cache)

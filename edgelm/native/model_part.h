@@ -10,7 +10,7 @@
 
 namespace edgelm {
 
-void check(LiteRtStatus status, const std::string& doing);  // throws Error unless it is kLiteRtStatusOk
+void check(LiteRtStatus status, const std::string& doing);  // throws Error unless it is kLiteRtStatusOk, Unsupported where LiteRT says so
 
 class ModelPart {
  public:

@@ -11,13 +11,16 @@ namespace {
 
 // Fields of schema.fbs's tables, by their number.
 enum { kModelSubgraphs = 2, kModelBuffers = 4, kModelSignatures = 7 };
-enum { kSubgraphTensors = 0, kSubgraphInputs = 1, kSubgraphOutputs = 2 };
+enum { kSubgraphTensors = 0, kSubgraphInputs = 1, kSubgraphOutputs = 2, kSubgraphOperators = 3 };
+enum { kOperatorInputs = 1 };
 enum { kSignatureInputs = 0, kSignatureOutputs = 1, kSignatureKey = 2, kSignatureSubgraph = 4 };
 enum { kMapName = 0, kMapTensor = 1 };
-enum { kTensorShape = 0, kTensorType = 1, kTensorBuffer = 2, kTensorShapeSignature = 7 };
+enum { kTensorShape = 0, kTensorType = 1, kTensorBuffer = 2, kTensorQuantization = 4, kTensorShapeSignature = 7 };
+enum { kQuantizationKind = 4 };
 enum { kBufferData = 0, kBufferOffset = 1 };
 
 constexpr size_t kMostAxes = 8;  // of LiteRtLayout
+constexpr uint8_t kBlockwise = 2;  // of the union QuantizationDetails
 
 // TFLite's TensorType, by its number, as LiteRT's; 0 where edgelm has no use for it.
 constexpr int kElementTypes[] = {kLiteRtElementTypeFloat32, kLiteRtElementTypeFloat16, kLiteRtElementTypeInt32, kLiteRtElementTypeUInt8,
@@ -139,10 +142,22 @@ Tensors tensors_of(const FlatBuffer& file, const Vector& maps, size_t subgraph, 
   return found;
 }
 
+// Tensors that an op reads. The others are scales of blocks, which a quantized tensor names.
+std::set<uint32_t> tensors_read(const FlatBuffer& file, size_t subgraph) {
+  std::set<uint32_t> found;
+  const Vector operators = file.vector(subgraph, kSubgraphOperators);
+  for (size_t i = 0; i < operators.count; ++i) {
+    const Vector inputs = file.vector(file.table(operators, i), kOperatorInputs);
+    for (size_t k = 0; k < inputs.count; ++k) found.insert(file.get<uint32_t>(inputs.at(k)));
+  }
+  return found;
+}
+
 void find_weights(const FlatBuffer& file, const Vector& buffers, size_t subgraph, SignatureEntry& entry) {
   std::set<uint32_t> found;
   const Vector tensors = file.vector(subgraph, kSubgraphTensors);
-  for (size_t i = 0; i < tensors.count; ++i) {
+  for (const uint32_t i : tensors_read(file, subgraph)) {
+    if (i >= tensors.count) continue;  // -1: an input left out
     const size_t tensor = file.table(tensors, i);
     const auto number = file.number<uint32_t>(tensor, kTensorBuffer);
     const size_t buffer = file.table(buffers, number);
@@ -151,6 +166,8 @@ void find_weights(const FlatBuffer& file, const Vector& buffers, size_t subgraph
     if (!stored || shape.count != 2 || file.get<int32_t>(shape.begin) == 1) continue;  // a single row is a bias
     found.insert(number);
     entry.halves |= type_of(file, tensor).element_type == kLiteRtElementTypeFloat16;
+    const size_t quantization = file.field(tensor, kTensorQuantization);
+    entry.blocks |= quantization && file.number<uint8_t>(file.follow(quantization), kQuantizationKind) == kBlockwise;
   }
   entry.weights = {found.begin(), found.end()};
 }

@@ -37,6 +37,7 @@ struct SignatureEntry {
   Tensors inputs, outputs;
   std::vector<uint32_t> weights;  // buffers of its matrices, which XNNPACK packs, ascending
   bool halves = false;            // one of them is of 16-bit floats
+  bool blocks = false;            // one of them has a scale for each block of a row
 };
 
 // All signatures of a file in memory, in its order. Throws Error: the file is damaged.

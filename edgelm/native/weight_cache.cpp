@@ -1,5 +1,6 @@
 #include "weight_cache.h"
 
+#include <dlfcn.h>
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -26,6 +27,17 @@ struct stat status_of(const std::string& path) {
   struct stat status;
   if (stat(path.c_str(), &status) != 0) throw Error(path + " cannot be read: " + std::strerror(errno));
   return status;
+}
+
+// The file that LiteRT was loaded from, or the APK it is stored in: another LiteRT may pack in another way.
+std::string library_note() {
+  Dl_info library;
+  void* const function = dlsym(RTLD_DEFAULT, "LiteRtCreateEnvironment");
+  if (!function || !dladdr(function, &library) || !library.dli_fname) return "unknown";
+  const std::string path = library.dli_fname;
+  struct stat status;
+  if (stat(path.substr(0, path.find('!')).c_str(), &status) != 0) return "unknown";
+  return "bytes " + std::to_string(status.st_size) + ", modified " + std::to_string(status.st_mtim.tv_sec);
 }
 
 }  // namespace
@@ -59,7 +71,7 @@ bool WeightCache::is_kept() const {
 std::string WeightCache::note_text() const {
   const struct stat model = status_of(model_), cache = status_of(path_);
   std::ostringstream text;
-  text << "edgelm weight cache, LiteRT " << EDGELM_LITERT_VERSION << "\nmodel: device " << model.st_dev << ", inode " << model.st_ino
+  text << "edgelm weight cache, LiteRT " << library_note() << "\nmodel: device " << model.st_dev << ", inode " << model.st_ino
        << ", bytes " << model.st_size << ", modified " << model.st_mtim.tv_sec << "." << model.st_mtim.tv_nsec << ", changed "
        << model.st_ctim.tv_sec << "." << model.st_ctim.tv_nsec << "\ncache: bytes " << cache.st_size << "\n";
   return text.str();

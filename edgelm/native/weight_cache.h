@@ -1,7 +1,8 @@
 // Makes sure that XNNPACK's weight cache belongs to the model that is loaded.
 //
 // XNNPACK itself does not: given the cache of another model it ends the process, and given that of an earlier version of the model (same
-// shapes, other weights) it computes with the old weights. So a note beside the cache, `CACHE.model`, names the file it was made from.
+// shapes, other weights) it computes with the old weights. So a note beside the cache, `CACHE.model`, names the file it was made from, and
+// the library.
 #ifndef EDGELM_WEIGHT_CACHE_H_
 #define EDGELM_WEIGHT_CACHE_H_
 
@@ -11,7 +12,8 @@ namespace edgelm {
 
 class WeightCache {
  public:
-  // Removes a cache that was not made from this very file (path aside: its inode, size and times), or whose making was cut short.
+  // Removes a cache that was not made from this very file (path aside: its inode, size and times) or by another LiteRT, or whose
+  // making was cut short.
   // Throws Error when the place cannot be written.
   WeightCache(const std::string& path, const std::string& model);
 

@@ -6,6 +6,7 @@ import re
 import shlex
 from pathlib import Path
 
+from edgelm.device.runner import BLOCKS_VERSION
 from edgelm.errors import TokenizerError, UnsupportedModelError
 from edgelm.package import templates
 from edgelm.package.subject import Subject
@@ -31,7 +32,7 @@ def files(subject: Subject) -> dict[str, bytes]:
         subject: What is packaged.
 
     Raises:
-        UnsupportedModelError: A graph that was converted as it is: the C++ sessions need states. Or int4 blocks, which it cannot load.
+        UnsupportedModelError: A graph that was converted as it is: the C++ sessions need states.
         TokenizerError: The model has no tokenizer, so that there is no text to continue.
         RuntimeFailure: The runtime cannot run the model.
     """
@@ -41,12 +42,6 @@ def files(subject: Subject) -> dict[str, bytes]:
             allowed="a model that was lifted or is edgelm's own",
             fix="edgelm package ARTIFACT --android OUT, which has a class for such graphs",
         )
-    if reader.read(subject.artifact.tflite).has_int4_blocks:
-        raise UnsupportedModelError(
-            f"{subject.artifact.name} has int4 weights in blocks, which the C API of LiteRT 2.1.0 does not load",
-            allowed="every other recipe, such as int8 or int4",
-            fix="edgelm convert MODEL --recipe int8 -o FOLDER; or edgelm package ARTIFACT --android OUT, whose Interpreter reads them",
-        )
     if subject.artifact.tokenizer is None:
         raise TokenizerError(f"{subject.artifact.name} has no tokenizer inside", fix="edgelm convert MODEL --tokenizer PATH -o FOLDER")
     tokenizer = Tokenizer.from_json(subject.artifact.tokenizer)
@@ -55,6 +50,7 @@ def files(subject: Subject) -> dict[str, bytes]:
         subject.values()
         | _values(subject, tokenizer)
         | {"SOURCES": "\n               ".join(_sources(library)), "COMMANDS": commands(subject)}
+        | ({"RUNTIME_VERSION": BLOCKS_VERSION} if _has_blocks(subject) else {})
     )
     own = {name: templates.fill(f"cpp/{name}", values) for name in ("CMakeLists.txt", "README.md", "main.cpp", "vocabulary.h")}
     return own | {f"{LIBRARY}/{name}": content for name, content in library.items()} | {subject.model_file: subject.artifact.tflite}
@@ -68,12 +64,19 @@ def commands(subject: Subject, folder: Path | None = None) -> str:
         folder: Where it lies; None for the present folder.
     """
     place = "." if folder is None else shlex.quote(str(folder))
-    wheel = 'python -c "import ai_edge_litert as w; print(w.__path__[0])"'
+    fetched, wheel = "", 'python -c "import ai_edge_litert as w; print(w.__path__[0])"'
+    if _has_blocks(subject):  # of the installed one the interpreter loads them, and the C library does not
+        fetched = f"pip install --quiet --no-deps --target {place}/litert ai-edge-litert=={BLOCKS_VERSION}\n"
+        wheel = f"realpath {place}/litert/ai_edge_litert"
     return (
-        f'cmake -S {place} -B {place}/build -DLITERT_LIBRARY="$({wheel})/libLiteRt.so"\n'
+        f'{fetched}cmake -S {place} -B {place}/build -DLITERT_LIBRARY="$({wheel})/libLiteRt.so"\n'
         f"cmake --build {place}/build\n"
         f"{place}/build/{subject.name}_example {place}/{subject.model_file}"
     )
+
+
+def _has_blocks(subject: Subject) -> bool:
+    return reader.read(subject.artifact.tflite).has_int4_blocks
 
 
 def _library() -> dict[str, bytes]:

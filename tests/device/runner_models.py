@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,7 @@ import pytest
 
 from edgelm import source
 from edgelm.device.cache import cache_folder
-from edgelm.device.runner import host_runner
+from edgelm.device.runner import BLOCKS_VERSION, host_runner
 from edgelm.errors import MissingDependencyError
 from edgelm.lower.direct import lower
 from edgelm.model import LanguageModel
@@ -22,6 +24,20 @@ def built_runner() -> Path:
     """The runner in edgelm's cache, where one build serves every test run; skips where no compiler is installed."""
     try:
         return host_runner(cache_folder())
+    except MissingDependencyError as error:
+        pytest.skip(f"the native runner cannot be built: {error}")
+
+
+def runner_for_blocks() -> Path:
+    """The runner with the LiteRT whose C library loads 4-bit blocks; skips where pip cannot fetch that."""
+    folder = cache_folder() / f"litert-{BLOCKS_VERSION}"
+    library = folder / "ai_edge_litert" / "libLiteRt.so"
+    if not library.is_file():
+        command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", folder, f"ai-edge-litert=={BLOCKS_VERSION}"]
+        if subprocess.run(command, check=False).returncode:
+            pytest.skip(f"pip cannot fetch ai-edge-litert {BLOCKS_VERSION}")
+    try:
+        return host_runner(cache_folder(), library=library, version=BLOCKS_VERSION)
     except MissingDependencyError as error:
         pytest.skip(f"the native runner cannot be built: {error}")
 

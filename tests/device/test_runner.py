@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from runner_models import BUNDLED, built_runner, write_int8, write_model, write_random
+from runner_models import BUNDLED, built_runner, runner_for_blocks, write_int8, write_model, write_random
 
 from edgelm.device import profile_report, runner
 from edgelm.errors import MissingDependencyError, RuntimeFailure
@@ -115,6 +115,41 @@ def test_a_weight_cache_serves_every_signature_in_every_encoding(native, tmp_pat
     for _ in ("made", "mapped"):
         for prompt, logits in zip((20, 110), expected, strict=True):
             np.testing.assert_array_equal(runner.run_tokens([native], model, ids, prefill=prompt, weight_cache=cache), logits)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", BUNDLED)
+def test_blocks_of_4_bits_give_pythons_bits_in_the_litert_that_loads_them(tmp_path, name):
+    """Across two chunks and two rungs, whose signatures take turns in the weight cache, though scales of blocks are 16-bit floats."""
+    model, cache, native = write_model(name, tmp_path, Encoding.INT4_BLOCK32), tmp_path / "weights", runner_for_blocks()
+    session = open_session(model)
+    ids, prompt = random_ids(session, 150), 90
+    expected = np.stack([session.prefill(ids[:prompt]).copy(), *(session.step(token).copy() for token in ids[prompt:])])
+    for options in ({}, {"weight_cache": cache}, {"weight_cache": cache}):
+        np.testing.assert_array_equal(runner.run_tokens([native], model, ids, prefill=prompt, **options), expected)
+    assert cache.stat().st_size > model.stat().st_size / 2
+    assert runner.run_info([native])["runtime"]["version"] == runner.BLOCKS_VERSION
+
+
+def test_blocks_of_4_bits_name_the_litert_that_loads_them(native, tmp_path):
+    model = write_model("keyboard-lstm", tmp_path, Encoding.INT4_BLOCK32)
+    with pytest.raises(RuntimeFailure, match=r"4-bit weights in blocks, which LiteRT's C library loads from 2\.1\.2 on"):
+        runner.run_tokens([native], model, [1])
+
+
+@pytest.mark.slow
+def test_a_weight_cache_of_another_litert_is_made_anew(models, tmp_path):
+    """What is kept is in the layout of the library that packed it."""
+    library = Path(shutil.copy2(runner.litert_library(), tmp_path / "libLiteRt.so"))
+    native = runner.host_runner(tmp_path / "cache", library=library)
+    notes: list[tuple[int, str]] = []
+    for age in (0, 0, 60):  # seconds: the last time it is another file
+        os.utime(library, (1e9 + age, 1e9 + age))
+        runner.run_tokens([native], models["keyboard-lstm"], [1], weight_cache=tmp_path / "weights")
+        note = tmp_path / "weights.model"
+        notes.append((note.stat().st_mtime_ns, note.read_text(encoding="utf-8")))
+    assert notes[0] == notes[1]
+    assert notes[1] != notes[2]
 
 
 def test_a_weight_cache_of_other_weights_is_not_used(native, models, tmp_path):
@@ -272,10 +307,11 @@ def test_a_failing_or_missing_compiler_is_told(monkeypatch, tmp_path):
 
 
 def test_another_litert_is_refused(monkeypatch):
-    monkeypatch.setattr(runner, "LITERT_VERSION", "2.0.9")
-    with pytest.raises(MissingDependencyError, match="its C API is not the runner's") as caught:
+    monkeypatch.setattr(runner.importlib.metadata, "version", lambda name: "2.3.0")
+    with pytest.raises(MissingDependencyError, match=r"ai-edge-litert is 2\.3\.0: its C API is not the runner's") as caught:
         runner.litert_library()
-    assert caught.value.fix == "pip install ai-edge-litert==2.0.9"
+    assert caught.value.allowed == "2.1.0, 2.1.1, 2.1.2"
+    assert caught.value.fix == "pip install ai-edge-litert==2.1.0"
 
 
 @pytest.mark.slow

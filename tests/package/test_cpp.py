@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import ai_edge_litert
@@ -61,10 +63,13 @@ def test_graphs_and_models_without_a_tokenizer_are_refused(tmp_path: Path) -> No
         cpp.files(type(loaded)(silent, loaded.facts, loaded.outline, loaded.profile, loaded.name, loaded.java_package))
 
 
-def test_int4_blocks_are_refused_as_the_c_api_cannot_load_them(tmp_path: Path) -> None:
-    with pytest.raises(UnsupportedModelError, match="int4 weights in blocks"):
-        cpp.files(open_subject(packed_models.bundled("keyboard-lstm", tmp_path / "model", "int4-block32")))
-    cpp.files(open_subject(packed_models.bundled("keyboard-lstm", tmp_path / "rows", "int4")))
+def test_a_model_with_4_bit_blocks_names_the_litert_that_loads_them(tmp_path: Path) -> None:
+    blocks = open_subject(packed_models.bundled("keyboard-lstm", tmp_path / "model", "int4-block32"))
+    rows = open_subject(packed_models.bundled("keyboard-lstm", tmp_path / "rows", "int4"))
+    assert "pip install --quiet --no-deps --target ./litert ai-edge-litert==2.1.2\n" in cpp.commands(blocks)
+    assert "pip install" not in cpp.commands(rows)
+    for subject, version in ((blocks, "2.1.2"), (rows, "2.1.0")):
+        assert f"com.google.ai.edge.litert:litert:{version}" in cpp.files(subject)["README.md"].decode()
 
 
 @pytest.mark.slow
@@ -93,3 +98,15 @@ def test_both_bundled_models_say_in_cpp_what_python_says(tmp_path: Path) -> None
     for tokens in (cpp.TOKENS, 200):  # from the first rung of the ladder into the second
         for cache in ((), (str(other / "cache"),), (str(other / "cache"),)):  # none, made, mapped
             assert says(other / "example", other / "chat-transformer.tflite", str(tokens), *cache) == python_says(chat, tokens)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not (shutil.which("cmake") and shutil.which("g++")), reason="needs cmake and g++")
+@pytest.mark.skipif(not LITERT.is_file(), reason="needs a Linux wheel of ai-edge-litert, which has libLiteRt.so")
+def test_the_printed_commands_run_a_model_with_4_bit_blocks(tmp_path: Path) -> None:
+    keyboard = packed_models.bundled("keyboard-lstm", tmp_path / "keyboard", "int4-block32")
+    out = example(keyboard, tmp_path / "its example")
+    lines = cpp.commands(open_subject(keyboard), out).replace("pip install", f"{sys.executable} -m pip install")
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    done = subprocess.run(["sh", "-e", "-c", lines], capture_output=True, timeout=300, check=True, env={**os.environ, "PATH": path})
+    assert done.stdout.decode("utf-8").splitlines()[-1] == python_says(keyboard, cpp.TOKENS).splitlines()[-1]
