@@ -2,7 +2,7 @@
 
     python benchmarks/bench.py prepare [CELL ...]     environments, conversions, and whether each peer computes the same model
     python benchmarks/bench.py run [CELL ...]         times what is prepared; goes on where it was interrupted
-    python benchmarks/bench.py report                 benchmarks/results/peers.json, .md and .svg
+    python benchmarks/bench.py report                 benchmarks/results/peers.json, .md and .png
     python benchmarks/bench.py list                   the cells, such as m2/llama.cpp/Q8_0; parts of a name choose, too
 
 Everything is made under build/peers: about 9 GB and three quarters of an hour the first time, of which compiling llama.cpp is 8 minutes;
@@ -92,7 +92,7 @@ def report(store: Store, folder: Path) -> str:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "peers.json").write_text(json.dumps(plain, indent=1) + "\n")
     (folder / "peers.md").write_text(text)
-    (folder / "peers.svg").write_text(plot.svg(figures))
+    plot.write(figures, folder / "peers.png")
     return text
 
 

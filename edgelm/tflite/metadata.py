@@ -69,17 +69,31 @@ def attach(model: bytes, files: Mapping[str, bytes]) -> bytes:
     Raises:
         ArtifactError: The model carries files already.
     """
-    stream = io.BytesIO(model)
-    if zipfile.is_zipfile(stream):
+    if zipfile.is_zipfile(io.BytesIO(model)):
         raise ArtifactError("the .tflite model carries associated files already", fix="attach to the model without them")
-    with zipfile.ZipFile(stream, "a") as archive:
+    stream = _Behind(len(model))
+    with zipfile.ZipFile(stream, "w") as archive:
         for name, content in files.items():
             entry = zipfile.ZipInfo(name, _FIXED_DATE)
             entry.compress_type = zipfile.ZIP_DEFLATED
             entry.external_attr = 0o644 << 16
             entry.create_system = 3  # Unix, on every machine
             archive.writestr(entry, content, compresslevel=9 if len(content) < LARGE else 6)
-    return stream.getvalue()
+    return model + stream.getvalue()
+
+
+class _Behind(io.BytesIO):
+    """What is written behind a model: an archive counts its places from the model's begin, and needs no copy of it."""
+
+    def __init__(self, begin: int) -> None:
+        super().__init__()
+        self._begin = begin
+
+    def tell(self) -> int:
+        return self._begin + super().tell()
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        return self._begin + super().seek(offset - self._begin if whence == io.SEEK_SET else offset, whence)
 
 
 def read_attached(data: bytes) -> dict[str, bytes]:

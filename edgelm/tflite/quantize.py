@@ -7,7 +7,6 @@ https://ai.google.dev/edge/litert/conversion/tensorflow/quantization/quantizatio
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,9 +24,8 @@ _LARGEST = {Encoding.INT8: 127, Encoding.INT4: 7, Encoding.INT4_BLOCK32: 7}
 # Weights are float32 products of integer and scale: dividing them again is off by 127 * 2^-23 at most.
 _OFF_GRID = 1e-3
 
-# One step holds this many weights: their float32 temporaries (4 MB) stay in the cache, and 135 M weights never exist twice.
-_CHUNK_WEIGHTS = 1 << 18
-_THREADS = 2  # of numpy, which leaves the interpreter free
+# One step holds this many weights: their float32 temporaries (512 KB) stay in the cache, and 135 M weights never exist twice.
+_CHUNK_WEIGHTS = 1 << 17
 
 # XNNPACK refuses scales that are zero or subnormal, so rows without any weight get the smallest normal number.
 _SMALLEST_SCALE = {np.dtype(np.float32): float(np.finfo(np.float32).tiny), np.dtype(np.float16): float(np.finfo(np.float16).tiny)}
@@ -128,7 +126,8 @@ def pack_int4(values: NDArray[np.int8]) -> NDArray[np.uint8]:
     nibbles = np.ascontiguousarray(values).reshape(-1).view(np.uint8)
     if nibbles.size % 2:
         nibbles = np.append(nibbles, np.uint8(0))
-    return np.bitwise_or(nibbles[0::2] & np.uint8(15), nibbles[1::2] << np.uint8(4), dtype=np.uint8)
+    pairs = nibbles.view("<u2")  # the second in the high byte: five times as fast as every other byte
+    return ((pairs & np.uint16(0x0F)) | (pairs >> np.uint16(4) & np.uint16(0xF0))).astype(np.uint8)
 
 
 def unpack_int4(packed: NDArray[np.uint8], count: int) -> NDArray[np.int8]:
@@ -155,15 +154,11 @@ def _check_shape(weight: FloatArray, encoding: Encoding) -> None:
         )
 
 
-def _row_parts(weight: FloatArray) -> Iterator[slice]:
+def _row_chunks(weight: FloatArray) -> Iterator[tuple[slice, NDArray[np.float32]]]:
     step = max(1, _CHUNK_WEIGHTS // max(1, weight[0].size))
     step += step % 2  # an even number of rows ends on a byte of int4 values
     for start in range(0, weight.shape[0], step):
-        yield slice(start, min(start + step, weight.shape[0]))
-
-
-def _row_chunks(weight: FloatArray) -> Iterator[tuple[slice, NDArray[np.float32]]]:
-    for rows in _row_parts(weight):
+        rows = slice(start, min(start + step, weight.shape[0]))
         yield rows, np.asarray(weight[rows], dtype=np.float32)
 
 
@@ -193,19 +188,21 @@ def _quantize_integer(
     scales = np.empty((rows, blocks), _scale_dtype(encoding))
     data = np.empty((rows * columns * encoding.bits + 7) // 8, np.uint8)
 
-    def store(part: slice) -> None:
-        chunk = np.asarray(weight[part], dtype=np.float32)
+    for part, chunk in _row_chunks(weight):
         blocked = chunk.reshape(chunk.shape[0], blocks, -1)  # (rows, blocks, columns of a block)
-        scales[part] = _block_scales(blocked, largest, scales.dtype) if fixed is None else fixed[part]
+        scratch = np.abs(blocked)
+        scales[part] = _block_scales(scratch, largest, scales.dtype) if fixed is None else fixed[part]
         if fixed is not None:
             _require_on_grid(blocked, scales[part], largest, name)
-        values = _round_to_scale(blocked, scales[part])
-        packed = values.view(np.uint8).reshape(-1) if encoding is Encoding.INT8 else pack_int4(values)
-        start = part.start * columns * encoding.bits // 8
-        data[start : start + packed.size] = packed
+        # The nearest integers; none exceeds the largest, since scales come from the largest weights or were checked against them.
+        np.divide(blocked, scales[part].astype(np.float32)[:, :, None], out=scratch)
+        np.rint(scratch, out=scratch)
+        stored = data[part.start * columns * encoding.bits // 8 :][: (scratch.size * encoding.bits + 7) // 8]
+        if encoding is Encoding.INT8:
+            np.copyto(stored.view(np.int8), scratch.reshape(-1), casting="unsafe")
+        else:
+            stored[...] = pack_int4(scratch.astype(np.int8))
 
-    with ThreadPoolExecutor(_THREADS) as threads:
-        list(threads.map(store, _row_parts(weight)))  # the first error is raised
     return QuantizedTensor(encoding, weight.shape, data, scales if encoding is Encoding.INT4_BLOCK32 else scales.reshape(-1))
 
 
@@ -242,9 +239,9 @@ def _require_on_grid(blocked: NDArray[np.float32], scales: NDArray[Any], largest
         raise UnsupportedModelError(f"{name} has values of {peak:.0f} times its scale", allowed=f"-{largest} to {largest}")
 
 
-def _block_scales(blocked: NDArray[np.float32], largest: int, dtype: np.dtype[Any]) -> NDArray[Any]:
-    starts = np.arange(0, blocked.size, blocked.shape[2])  # reduceat is twice as fast as max(axis=2) when blocks are short
-    peak = np.maximum.reduceat(np.abs(blocked).reshape(-1), starts).reshape(blocked.shape[:2])  # NaN and infinity reach the peak
+def _block_scales(sizes: NDArray[np.float32], largest: int, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Scales (rows, blocks) of weights with these absolute values (rows, blocks, columns of a block)."""
+    peak = _peaks(sizes)  # NaN and infinity reach it
     _require_finite(peak)
     scales = np.maximum(peak / np.float32(largest), np.float32(_SMALLEST_SCALE[dtype]))
     if dtype == np.float16:
@@ -255,18 +252,20 @@ def _block_scales(blocked: NDArray[np.float32], largest: int, dtype: np.dtype[An
     return rounded
 
 
+def _peaks(sizes: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The largest of each block, (rows, blocks)."""
+    largest, columns = sizes.reshape(-1), sizes.shape[2]
+    while columns <= BLOCK_COLUMNS and columns % 2 == 0:  # of short blocks four times as fast as reduceat
+        largest, columns = np.maximum(largest[0::2], largest[1::2]), columns // 2
+    return np.maximum.reduceat(largest, np.arange(0, largest.size, columns)).reshape(sizes.shape[:2])
+
+
 def _round_to_bfloat16(scales: NDArray[np.float32]) -> NDArray[np.float32]:
     """The nearest values with 8 significant bits: XNNPACK cuts the float16 scales of blocks to bfloat16.
 
     Cutting shrinks weights by up to 0.8 %; scales that are bfloat16 already (and float16: 11 bits) mean the same to every kernel.
     """
     return ((scales.view(np.uint32) + np.uint32(0x8000)) & np.uint32(0xFFFF0000)).view(np.float32)
-
-
-def _round_to_scale(blocked: NDArray[np.float32], scales: NDArray[Any]) -> NDArray[np.int8]:
-    """The nearest integers; none exceeds the largest, since scales come from the largest weights or were checked against them."""
-    scaled = blocked / scales.astype(np.float32)[:, :, None]
-    return np.rint(scaled, out=scaled).astype(np.int8)
 
 
 def _require_finite(values: NDArray[np.float32]) -> None:

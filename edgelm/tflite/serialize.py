@@ -9,7 +9,7 @@ a few shapes only); buffers of 1 KiB and more lie after the root table (`Buffer.
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -236,22 +236,20 @@ class _ModelPacker:
         return self._table("SubGraph", Tensors=tensors, Inputs=inputs, Outputs=outputs, Operators=operators, Name=name)
 
     def _operator(self, operator: OperatorRecord, numbers: Mapping[tuple[str, int], int]) -> int:
-        options = operator.options and (type(operator.options).__name__, repr(vars(operator.options)))
+        options = 0 if operator.options is None else self._options(operator.options)
         key = ("operator", operator.op, operator.version, operator.inputs, operator.outputs, options)
         if key not in self._shared:
-            self._shared[key] = self._pack_operator(operator, numbers[operator.op, operator.version])
+            self._shared[key] = self._pack_operator(operator, numbers[operator.op, operator.version], options)
         return self._shared[key]
 
-    def _pack_operator(self, operator: OperatorRecord, code: int) -> int:
+    def _pack_operator(self, operator: OperatorRecord, code: int, options: int) -> int:
         inputs, outputs = self._shared_integers(operator.inputs), self._shared_integers(operator.outputs)
-        kind, options = 0, 0
-        if operator.options is not None:
-            kind = getattr(schema.BuiltinOptions, type(operator.options).__name__.removesuffix("T"))
-            options = self._options(operator.options)
+        kind = getattr(schema.BuiltinOptions, type(operator.options).__name__.removesuffix("T")) if options else 0
         return self._table("Operator", OpcodeIndex=code, Inputs=inputs, Outputs=outputs, BuiltinOptionsType=kind, BuiltinOptions=options)
 
     def _options(self, options: Any) -> int:
-        key = ("options", type(options).__name__, repr(vars(options)))
+        values = (tuple(value) if isinstance(value, Iterable) else value for value in vars(options).values())
+        key = ("options", type(options), *values)
         if key not in self._shared:
             self._shared[key] = int(options.Pack(self._builder))
         return self._shared[key]

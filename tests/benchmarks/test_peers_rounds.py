@@ -8,7 +8,6 @@ import platform
 import shutil
 import subprocess
 import sys
-import xml.etree.ElementTree as ElementTree
 
 import bench
 import job as jobs
@@ -143,9 +142,23 @@ def test_results_render_with_and_without_figures():
     assert "| llama.cpp | Q8_0 |  | 14.00 | 14.00 | 1.40 |" in text
     assert "| edgelm, native host | int8 | 136.0 | 10.00 | 10.00 |  |  | 0.90 |" in text
     assert "- m2/ExecuTorch/8da4w: left out" in text
-    bars = [element for element in ElementTree.fromstring(plot.svg(figures)).iter() if element.get("height") == str(plot.BAR)]
-    assert len(bars) == 2
     assert table.markdown({}, [goal.judge({}, {}) for goal in goals.GOALS], {}, {})
+
+
+def test_the_picture_has_a_bar_for_each_cell_and_a_line_at_the_bound(tmp_path):
+    figures = {(OURS.name, "decode:100"): {0: 10.0}, (Q8.name, "decode:100"): {0: 14.0}}
+    figures[f"machine/{OURS.name}", "gigabytes_per_second"] = {0: OURS.weight_bytes / 9e6}
+    (axis,) = plot.drawn(figures).axes
+    assert [bar.get_width() for bar in axis.patches] == [10.0, 14.0]
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["edgelm, native host int8", "llama.cpp Q8_0"]
+    (bound,) = axis.collections[0].get_segments()
+    assert bound[:, 0] == pytest.approx([9.0, 9.0])
+    plot.write(figures, tmp_path / "a.png")
+    plot.write(figures, tmp_path / "b.png")
+    content = (tmp_path / "a.png").read_bytes()
+    assert content.startswith(b"\x89PNG")
+    assert content == (tmp_path / "b.png").read_bytes()
+    plot.write({}, tmp_path / "none.png")
 
 
 def test_agreement_tells_rounding_from_another_function():
