@@ -78,7 +78,7 @@ def attach(model: bytes, files: Mapping[str, bytes]) -> bytes:
             entry.compress_type = zipfile.ZIP_DEFLATED
             entry.external_attr = 0o644 << 16
             entry.create_system = 3  # Unix, on every machine
-            archive.writestr(entry, content, compresslevel=9 if len(content) < LARGE else 6)
+            archive.writestr(entry, content, compresslevel=9 if len(content) < LARGE else 5)
     return model + stream.getvalue()
 
 
