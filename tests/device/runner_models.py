@@ -15,6 +15,7 @@ from edgelm.device.runner import BLOCKS_VERSION, host_runner
 from edgelm.errors import MissingDependencyError
 from edgelm.lower.direct import lower
 from edgelm.model import LanguageModel
+from edgelm.runtime.base import Session
 from edgelm.spec import Encoding, ModelSpec, weight_shapes
 
 BUNDLED = ("keyboard-lstm", "chat-transformer")
@@ -40,6 +41,12 @@ def runner_for_blocks() -> Path:
         return host_runner(cache_folder(), library=library, version=BLOCKS_VERSION)
     except MissingDependencyError as error:
         pytest.skip(f"the native runner cannot be built: {error}")
+
+
+def random_ids(session: Session, count: int) -> list[int]:
+    """Tokens of the session's vocabulary."""
+    drawn: list[int] = np.random.default_rng(1).integers(0, session.vocab_size, count).tolist()
+    return drawn
 
 
 def write_int8(name: str, folder: Path) -> Path:
