@@ -16,6 +16,7 @@ import argparse
 import dataclasses
 import json
 import os
+import statistics
 import time
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from peers import machine, models, plot, prepare, processes, rounds, table
 from peers.cells import LITERT_LM, LITERT_TORCH, Cell, chosen
 from peers.environments import ENVIRONMENTS, HOME
 from peers.goals import GOALS, Figures
-from peers.store import Store, by_figure, quietest
+from peers.store import Store, by_figure
 
 RESULTS = Path(__file__).parent / "results"
 LOUD = 0.25
@@ -74,18 +75,18 @@ def prepared_line(cell: Cell, facts: dict[str, Any]) -> str:
 def report(store: Store, folder: Path) -> str:
     """Writes the results; the Markdown."""
     facts = prepare.known()
-    samples = quietest(store.samples, machine.QUIET)
-    figures = by_figure(samples)
+    figures = by_figure(store.samples)
     for name, known in facts.items():
-        for figure in ("bytes", "convert_s", "convert_gb"):
+        for figure in ("bytes", "convert_s", "convert_gb", "convert_others"):
             if figure in known:
                 figures[name, figure] = {0: known[figure]}
     errors = {name: known["error"] for name, known in facts.items() if known.get("error")}
     errors |= {sample.cell: sample.error for sample in store.samples if sample.error and not store.has(sample.key)}
     results = [goal.judge(figures, errors) for goal in GOALS]
-    loud = [sample.others for sample in samples if sample.others > machine.QUIET]
+    others = [sample.others for sample in store.samples if not sample.error and not sample.cell.startswith(rounds.MACHINE)]
     about = {"machine": machine.facts(), "versions": {name: list(made.pins) for name, made in ENVIRONMENTS.items() if made.ready}}
-    about |= {"amx": processes.AMX in os.environ, "samples": len(samples), "loud_samples": len(loud), "loudest": max(loud, default=0.0)}
+    about |= {"amx": processes.AMX in os.environ, "samples": len(others), "others": statistics.median(others or [0.0])}
+    about |= {"loud_samples": sum(cores > machine.QUIET for cores in others)}
     about |= {"basis": "measured"}
     plain = {"goals": [dataclasses.asdict(result) for result in results], "cells": as_json(figures), "prepared": facts, **about}
     text = title(about) + "\n\n" + table.markdown(figures, results, facts, errors)
@@ -105,8 +106,9 @@ def title(about: dict[str, Any]) -> str:
     )
     if not about["loud_samples"]:
         return line
-    others = f"{about['loudest']:.2f} of a core during {about['loud_samples']} of {about['samples']} measurements"
-    return f"{line} Other processes used up to {others}{': do not quote them' if about['loudest'] > LOUD else ''}."
+    loud = f"more than {machine.QUIET:g} of a core during {about['loud_samples']} of {about['samples']} measurements"
+    warning = "; do not quote them" if about["others"] > LOUD else ""
+    return f"{line} Others on the host took {loud} (median of all: {about['others']:.2f}), from those of a round alike{warning}."
 
 
 def as_json(figures: Figures) -> dict[str, dict[str, list[float]]]:

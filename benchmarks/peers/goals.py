@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from peers.cells import BY_NAME, CELLS, OURS, OURS_NATIVE, Cell
+from peers.machine import QUIET
 from peers.store import Rounds, ratio
 
 Figures = Mapping[tuple[str, str], Rounds]
@@ -162,14 +163,24 @@ def bound_share(cell: Cell, rates: Rounds, times: Rounds) -> float | None:
     return statistics.median(cell.weight_bytes / rates[i] / 1e6 / times[i] for i in shared) if shared else None
 
 
-def below(what: str, limit: float, figure: str, ours: str) -> Goal:
+def below(what: str, limit: float, figure: str, ours: str, reason: Callable[[Figures], str] = lambda figures: "") -> Goal:
     """A figure of ours, at most."""
 
     def found(figures: Figures) -> float | None:
         values = list(rounds_of(figures, ours, figure).values())
         return statistics.median(values) if values else None
 
-    return Goal(what, limit, False, found, (ours,))
+    return Goal(what, limit, False, found, (ours,), reason)
+
+
+def shared_processor(ours: str) -> Callable[[Figures], str]:
+    """How much of the processor others had while a file was converted."""
+
+    def reason(figures: Figures) -> str:
+        others = list(rounds_of(figures, ours, "convert_others").values())
+        return f"others on the host took {others[0]:.2f} of a core meanwhile" if others and others[0] > QUIET else ""
+
+    return reason
 
 
 GRAPHS = "the weights alone are as large; a .tflite holds the graphs of its signatures besides, a GGUF none"
@@ -199,6 +210,6 @@ GOALS = (
     smallest("file without tokenizer, M2 4 bits for the head, too: ours over the smallest peer's", M2_4_ALL, GRAPHS),
     lighter("cold start to the first token, M2 8 bits: ours over llama.cpp's", 1.0, "start_ms", Q8, M2_8),
     lighter("cold start to the first token, M2 4 bits: ours over llama.cpp's", 1.0, "start_ms", Q4, M2_4, slow_to_load(M2_4, M2_8)),
-    below("conversion of M2 to 8 bits, seconds", 3.0, "convert_s", M2_8),
+    below("conversion of M2 to 8 bits, seconds", 3.0, "convert_s", M2_8, shared_processor(M2_8)),
     below("conversion of M2 to 8 bits, GB", 1.0, "convert_gb", M2_8),
 )

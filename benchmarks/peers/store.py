@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 LOWER_QUARTILE = 0.25
-ENOUGH = 3
 
 
 @dataclass(frozen=True)
@@ -67,15 +66,6 @@ class Store:
 
 Rounds = dict[int, float]
 """Round -> the figure of that round's process: the median of its repetitions."""
-
-
-def quietest(samples: Sequence[Sample], limit: float) -> list[Sample]:
-    """The samples to believe: where `ENOUGH` of a measurement were taken while others used at most `limit` cores, only those."""
-    quiet: dict[tuple[str, str, int], int] = {}
-    for sample in samples:
-        if sample.others <= limit and not sample.error:
-            quiet[sample.key[1:]] = quiet.get(sample.key[1:], 0) + 1
-    return [sample for sample in samples if sample.others <= limit or quiet.get(sample.key[1:], 0) < ENOUGH]
 
 
 def by_figure(samples: Iterable[Sample]) -> dict[tuple[str, str], Rounds]:

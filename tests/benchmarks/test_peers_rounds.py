@@ -16,7 +16,7 @@ import pytest
 from peers import goals, machine, plot, prepare, processes, rounds, store, table
 from peers.cells import BY_NAME, CELLS, chosen
 from peers.environments import HOME, PeerUnavailableError, last_words
-from peers.store import Sample, Store
+from peers.store import Store
 
 from edgelm.tflite.metadata import attach
 
@@ -75,11 +75,19 @@ def test_ratios_are_of_the_same_round():
     assert store.lower_quartile([5, 1, 3, 4, 2]) == 2
 
 
-def test_loud_rounds_are_left_out_where_enough_were_quiet():
-    loud = [Sample(i, "a", "time", 1, {"decode:100": 9.0}, others=1.0) for i in range(2)]
-    quiet = [Sample(i, "a", "time", 1, {"decode:100": 2.0}, others=0.01) for i in range(2, 5)]
-    assert store.quietest([*loud, *quiet], 0.05) == quiet
-    assert store.quietest([*loud, *quiet[:2]], 0.05) == [*loud, *quiet[:2]]
+def test_the_title_says_how_loud_others_were():
+    about = {
+        "machine": {"processor": "CPU", "cores": 2, "features": ["avx2"]},
+        "amx": False,
+        "samples": 9,
+        "loud_samples": 0,
+        "others": 0.0,
+    }
+    assert "Others" not in bench.title(about)
+    shared = bench.title(about | {"loud_samples": 4, "others": 0.05})
+    assert "took more than 0.05 of a core during 4 of 9 measurements (median of all: 0.05)" in shared
+    assert "do not quote" not in shared
+    assert "do not quote them" in bench.title(about | {"loud_samples": 9, "others": 0.5})
 
 
 def test_goals_are_met_missed_or_say_why_not():
