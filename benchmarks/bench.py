@@ -77,9 +77,9 @@ def report(store: Store, folder: Path) -> str:
     facts = prepare.known()
     figures = by_figure(store.samples)
     for name, known in facts.items():
-        for figure in ("bytes", "convert_s", "convert_gb", "convert_others"):
-            if figure in known:
-                figures[name, figure] = {0: known[figure]}
+        for figure, value in {**known, **known.get("stages", {})}.items():
+            if isinstance(value, int | float):
+                figures[name, figure] = {0: value}
     errors = {name: known["error"] for name, known in facts.items() if known.get("error")}
     errors |= {sample.cell: sample.error for sample in store.samples if sample.error and not store.has(sample.key)}
     results = [goal.judge(figures, errors) for goal in GOALS]

@@ -148,7 +148,7 @@ def prepared(cell: Cell, facts: dict[str, dict[str, Any]], anew: bool) -> dict[s
 
 def conversion_of(facts: Mapping[str, Any]) -> dict[str, Any]:
     """What is known of a conversion."""
-    return {key: value for key, value in facts.items() if key in ("bytes", "convert_s", "convert_gb", "convert_others")}
+    return {key: value for key, value in facts.items() if key in ("bytes", "convert_s", "convert_gb", "convert_others", "stages")}
 
 
 def converted(cell: Cell) -> dict[str, Any]:
@@ -166,6 +166,7 @@ def converted(cell: Cell) -> dict[str, Any]:
         "convert_s": finished.seconds,
         "convert_gb": finished.peak_mb / 1e3,
         "convert_others": round(finished.others, 2),
+        "stages": result["stages"],
     }
 
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 
 import bench
+import edgelm_worker
 import job as jobs
 import numpy as np
 import pytest
@@ -135,6 +136,17 @@ def test_runs_with_the_matrix_unit_are_kept_apart(monkeypatch):
 def test_the_smallest_peer_counts():
     figures = {(OURS.name, "bytes"): {0: 90}, (Q8.name, "bytes"): {0: 100}, ("m2/onnxruntime/int8", "bytes"): {0: 80}}
     assert goals.smallest("file", OURS.name).judge(figures, {}).measured == pytest.approx(90 / 80)
+
+
+def test_a_missed_conversion_says_what_it_consists_of():
+    (goal,) = [goal for goal in goals.GOALS if goal.what.startswith("conversion") and goal.what.endswith("seconds")]
+    stages = dict(zip(goals.STAGES, (0.5, 1.0, 2.0, 0.5), strict=True))
+    figures = {(OURS.name, name): {0: value} for name, value in {"convert_s": 4.0, "convert_others": 0.2, **stages}.items()}
+    result = goal.judge(figures, {})
+    assert result.met is False
+    assert result.note.startswith("importing edgelm 0.5 s, reading with hash and tokenizer 1.0 s, rounding and lowering 2.0 s")
+    assert result.note.endswith("others on the host took 0.20 of a core")
+    assert edgelm_worker.STAGES == goals.STAGES
 
 
 def test_every_goal_names_cells_that_there_are():

@@ -71,7 +71,8 @@ class Session(Protocol):
 
 
 Open = Callable[[Job], Session]
-Convert = Callable[[Job], None]
+Convert = Callable[[Job], Mapping[str, float] | None]
+"""Writes the artifact; seconds of its stages where it counts them."""
 
 
 def run(convert: Convert, open_session: Open) -> None:
@@ -89,8 +90,8 @@ def run(convert: Convert, open_session: Open) -> None:
 def converted(job: Job, convert: Convert) -> dict[str, Any]:
     """Seconds of the conversion in this process; the caller counts those of the whole process and its memory."""
     start = time.perf_counter()
-    convert(job)
-    return {"seconds": time.perf_counter() - start, "bytes": size(job.artifact)}
+    stages = convert(job) or {}
+    return {"seconds": time.perf_counter() - start, "bytes": size(job.artifact), "stages": dict(stages)}
 
 
 def spoken(job: Job, session: Session) -> dict[str, Any]:
