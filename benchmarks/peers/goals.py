@@ -85,7 +85,8 @@ def faster(what: str, limit: float, figure: str, peer: str, ours: str) -> Goal:
     def reason(figures: Figures) -> str:
         near = [(name, bound_of(figures, name, figure)) for name in (ours, peer)] if figure.startswith("decode") else []
         shares = ", ".join(f"{name} at {share:.2f}" for name, share in near if share)
-        return f"of the rate at which one core reads as many bytes: {shares}" if shares else ""
+        alone = products_alone(ours) if shares else ""
+        return f"of the rate at which one core reads as many bytes: {shares}{'; ' if alone else ''}{alone}" if shares else ""
 
     return Goal(what, limit, True, found, (peer, ours), reason)
 
