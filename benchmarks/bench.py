@@ -24,7 +24,7 @@ from typing import Any
 from peers import machine, models, plot, prepare, processes, rounds, table
 from peers.cells import LITERT_LM, LITERT_TORCH, Cell, chosen
 from peers.environments import ENVIRONMENTS, HOME
-from peers.goals import GOALS, Figures
+from peers.goals import GOALS, STAGE, Figures
 from peers.store import Store, by_figure
 
 RESULTS = Path(__file__).parent / "results"
@@ -77,9 +77,9 @@ def report(store: Store, folder: Path) -> str:
     facts = prepare.known()
     figures = by_figure(store.samples)
     for name, known in facts.items():
-        for figure, value in {**known, **known.get("stages", {})}.items():
-            if isinstance(value, int | float):
-                figures[name, figure] = {0: value}
+        measured = {figure: known[figure] for figure in ("bytes", "convert_s", "convert_gb", "convert_others") if figure in known}
+        measured |= {STAGE + stage: seconds for stage, seconds in known.get("stages", {}).items()}
+        figures |= {(name, figure): {0: value} for figure, value in measured.items()}
     errors = {name: known["error"] for name, known in facts.items() if known.get("error")}
     errors |= {sample.cell: sample.error for sample in store.samples if sample.error and not store.has(sample.key)}
     results = [goal.judge(figures, errors) for goal in GOALS]

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgelm.device.runner import BLOCKS_VERSION
+
 HOME = Path(__file__).parents[2] / "build" / "peers"
 WORKERS = Path(__file__).parent / "workers"
 DONE = ".installed"
@@ -164,7 +166,7 @@ ENVIRONMENTS = {
             ),
             "1.4 GB, 1 to 6 minutes",
         ),
-        Environment("litert", ("ai-edge-litert==2.1.2", "numpy==1.26.4"), "0.1 GB"),
+        Environment("litert", (f"ai-edge-litert=={BLOCKS_VERSION}", "numpy==1.26.4"), "0.1 GB"),
         Environment("llama", ("gguf==0.19.0", "numpy==1.26.4"), "77 MB of source, 5 to 8 CPU minutes", compiles=True, finish=build_llama),
         Environment(
             "litert_torch", (TORCH, "litert-torch==0.10.0", "transformers==5.23.0", "tensorflow-cpu==2.21.0"), "3 GB, 2 to 10 minutes"

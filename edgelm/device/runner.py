@@ -36,10 +36,10 @@ NATIVE = Path(__file__).parent.parent / "native"
 
 LITERT_VERSION = "2.1.0"
 """The version that edgelm installs."""
-LITERT_VERSIONS = (LITERT_VERSION, "2.1.1", "2.1.2")
-"""Those whose C API `native/litert_c.h` declares; later ones have no functions for the options of the CPU."""
 BLOCKS_VERSION = "2.1.2"
-"""The first whose C API loads weights in 4-bit blocks; the Python interpreter of all of them does."""
+"""The one whose C API loads weights in 4-bit blocks; the Python interpreter of both does."""
+LITERT_VERSIONS = (LITERT_VERSION, BLOCKS_VERSION)
+"""Those whose C API `native/litert_c.h` declares; later ones have no functions for the options of the CPU."""
 
 COMPILERS = ("g++", "clang++", "c++")
 FLAGS = ("-std=c++17", "-O2", "-Wall", "-Wextra", "-fvisibility=hidden", "-static-libstdc++", "-static-libgcc", "-Wl,--exclude-libs,ALL")

@@ -1,4 +1,4 @@
-// The part of LiteRT's C API that edgelm uses, as libLiteRt.so 2.1.0 to 2.1.2 exports it; 2.1.2 is the first that loads 4-bit blocks.
+// The part of LiteRT's C API that edgelm uses, as libLiteRt.so 2.1.0 and 2.1.2 export it; 2.1.2 loads 4-bit blocks.
 //
 // The complete headers are litert/c/*.h of github.com/google-ai-edge/LiteRT; no package ships them. Declaring the few functions here
 // lets the library of any LiteRT package (Python wheel, Android AAR) be linked without its sources. Handles are opaque; every

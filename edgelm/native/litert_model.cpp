@@ -80,7 +80,7 @@ void Model::prepare(const std::vector<std::string>& signatures) {
     part_ = std::make_unique<ModelPart>(file_, places.size() < names_.size() ? places : std::vector<size_t>{}, options_.threads, cache);
   } catch (const Unsupported& error) {
     const bool blocks = std::any_of(entries_.begin(), entries_.end(), [](const SignatureEntry& entry) { return entry.blocks; });
-    throw Error(error.what() + std::string(blocks ? "; it has 4-bit weights in blocks, which LiteRT's C library loads from 2.1.2 on" : ""));
+    throw Error(error.what() + std::string(blocks ? "; it has 4-bit weights in blocks, which LiteRT's C library loads in version 2.1.2" : ""));
   }
   if (!cache.empty()) cache_->keep();
   prepared_ = places;

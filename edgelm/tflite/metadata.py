@@ -60,7 +60,7 @@ def model_metadata(name: str, description: str, files: Mapping[str, str]) -> byt
 
 
 LARGE = 1 << 20
-"""Bytes of an attached file (the tokenizer of a large vocabulary) whose last 2 % of deflation are not worth half a second."""
+"""Bytes of an attached file (the tokenizer of a large vocabulary) for whose deflation the highest level takes long and gains little."""
 
 
 def attach(model: bytes, files: Mapping[str, bytes]) -> bytes:

@@ -10,7 +10,6 @@ import subprocess
 import sys
 
 import bench
-import edgelm_worker
 import job as jobs
 import numpy as np
 import pytest
@@ -140,13 +139,47 @@ def test_the_smallest_peer_counts():
 
 def test_a_missed_conversion_says_what_it_consists_of():
     (goal,) = [goal for goal in goals.GOALS if goal.what.startswith("conversion") and goal.what.endswith("seconds")]
-    stages = dict(zip(goals.STAGES, (0.5, 1.0, 2.0, 0.5), strict=True))
-    figures = {(OURS.name, name): {0: value} for name, value in {"convert_s": 4.0, "convert_others": 0.2, **stages}.items()}
-    result = goal.judge(figures, {})
+    known = {"convert_s": 4.0, "convert_others": 0.2, "stage: reading": 1.0, "stage: lowering": 2.5}
+    result = goal.judge({(OURS.name, figure): {0: value} for figure, value in known.items()}, {})
     assert result.met is False
-    assert result.note.startswith("importing edgelm 0.5 s, reading with hash and tokenizer 1.0 s, rounding and lowering 2.0 s")
-    assert result.note.endswith("others on the host took 0.20 of a core")
-    assert edgelm_worker.STAGES == goals.STAGES
+    assert result.note == "reading 1.0 s, lowering 2.5 s, others on the host took 0.20 of a core"
+
+
+@pytest.mark.parametrize(("seconds", "kept"), [((3.0, 9.0, 2.0, 4.0, 5.0), 4.0), ((12.0,), 12.0)])
+def test_a_quick_conversion_is_the_median_of_five_and_a_long_one_is_done_once(monkeypatch, tmp_path, seconds, kept):
+    monkeypatch.setattr("peers.cells.HOME", tmp_path)
+    left = list(seconds)
+
+    def work(cell, verb, threads):
+        assert not cell.artifact.exists()  # that of the run before
+        cell.artifact.write_bytes(b"converted")
+        return {"bytes": 9, "seconds": 0.0, "stages": {"reading": left[0]}}, processes.Finished(left.pop(0), 100.0, 0.0)
+
+    monkeypatch.setattr(prepare.processes, "work", work)
+    found = prepare.converted(OURS.maker)
+    assert (found["convert_s"], found["stages"], left) == (kept, {"reading": kept}, [])
+
+
+def test_a_missed_start_names_loading_and_the_prompt():
+    (goal,) = [goal for goal in goals.GOALS if goal.what.startswith("cold start") and "4 bits" in goal.what]
+    figures = {(goals.Q4, "start_ms"): {0: 200.0}, (goals.M2_4, "start_ms"): {0: 300.0}}
+    assert goal.judge(figures, {}).note == ""
+    figures |= {(goals.M2_4, "load_ms"): {0: 90.0}, (goals.M2_8, "load_ms"): {0: 30.0}}
+    figures |= {(goals.M2_4, "prefill:128"): {0: 160.0}, (goals.M2_8, "prefill:128"): {0: 100.0}}
+    note = goal.judge(figures, {}).note
+    assert note.startswith("loading takes 90 ms, int8 30: LiteRT")
+    assert note.endswith("half of 160 ms, int8 half of 100")
+
+
+def test_a_missed_bound_says_what_the_products_alone_take(monkeypatch, tmp_path):
+    (goal,) = [goal for goal in goals.GOALS if goal.what.startswith("share") and "8 bits" in goal.what]
+    figures = {(OURS.name, "decode:100"): {0: 10.0}, (f"machine/{OURS.name}", "gigabytes_per_second"): {0: OURS.weight_bytes / 5e6}}
+    monkeypatch.setattr(goals, "PRODUCTS", tmp_path / "products.json")
+    assert goal.judge(figures, {}).note == ""
+    other = {"model": "m1", "form": "int8", "products_ms": 1.0, "step_ms": 1.0, "products_gb_s": 1.0, "read_gb_s": 1.0}
+    rows = [other, {"model": "m2", "form": "int8", "products_ms": 9.0, "step_ms": 10.0, "products_gb_s": 8.0, "read_gb_s": 10.0}]
+    goals.PRODUCTS.write_text(json.dumps({"rows": rows}))
+    assert goal.judge(figures, {}).note.startswith("the products alone take 0.90 of a step and stream weights at 0.80 of that rate")
 
 
 def test_every_goal_names_cells_that_there_are():

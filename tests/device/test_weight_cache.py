@@ -8,22 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from runner_models import BUNDLED, built_runner, random_ids, write_int8, write_model, write_random
+from runner_models import BUNDLED, random_ids, write_model, write_random
 
 from edgelm.device import runner
 from edgelm.runtime.session import open_session
 from edgelm.spec import Encoding, TransformerSpec
-
-
-@pytest.fixture(scope="module")
-def native() -> Path:
-    return built_runner()
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory) -> dict[str, Path]:
-    folder = tmp_path_factory.mktemp("models")
-    return {name: write_int8(name, folder) for name in BUNDLED}
 
 
 def test_a_weight_cache_gives_the_same_bits_made_or_mapped(native, models, tmp_path):
